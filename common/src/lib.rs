@@ -1,0 +1,1 @@
+//! What every program of the lab needs and no lecture is about.
