@@ -1,0 +1,152 @@
+//! The arguments that all clients, and all servers, have in common.
+//!
+//! The defaults are the lecture's, program by program, so each program passes its own; it also
+//! passes [`clap::command!`], which takes name, version and description from its `Cargo.toml`.
+
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Command, FromArgMatches};
+
+use crate::addr::HostPort;
+use crate::message::Messages;
+use crate::{exit, net};
+
+/// The arguments of a client that sends messages and reports what came back.
+#[derive(Args, Clone, Debug)]
+pub struct ClientArgs {
+    /// Server to connect to; [::1]:7 for IPv6, :7 for this machine
+    #[arg(value_name = "HOST:PORT", value_parser = HostPort::of_server)]
+    pub server: HostPort,
+    /// Number of messages
+    #[arg(short = 'n', long, value_name = "N")]
+    pub count: u64,
+    /// Bytes in each message: its number, a's, and a newline
+    #[arg(short, long, value_name = "BYTES")]
+    pub length: usize,
+    /// Send the lines of FILE instead; - is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Wait so many milliseconds before each message
+    #[arg(short, long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
+    pub delay: Duration,
+    /// Give up connecting, or waiting on a silent server, after so many seconds
+    #[arg(long, value_name = "SECS", default_value = "10", value_parser = seconds)]
+    pub timeout: Duration,
+    /// Report the totals and the verdict only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Report as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ClientArgs {
+    /// Parses the command line of a client whose lecture sends `count` messages of `length` bytes.
+    /// Bad arguments end the program here: a message on stderr and status 2.
+    pub fn parse(program: Command, count: u64, length: usize) -> Self {
+        let command = Self::augment_args(program)
+            .mut_arg("count", |arg| arg.default_value(count.to_string()))
+            .mut_arg("length", |arg| arg.default_value(length.to_string()));
+        let args: Self = parse(command.clone());
+        let shortest = Messages::shortest(args.count);
+        if args.file.is_none() && args.length < shortest {
+            let why = format!("--length must be at least {shortest}: a number and a newline");
+            end(command, ErrorKind::ValueValidation, why);
+        }
+        args
+    }
+
+    /// The messages that these arguments ask for.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn messages(&self) -> io::Result<Messages> {
+        let messages = match &self.file {
+            Some(file) => Messages::lines_of(file)?,
+            None => Messages::new(self.count, self.length),
+        };
+        Ok(messages.each_after(self.delay))
+    }
+}
+
+/// The arguments of a server.
+#[derive(Args, Clone, Debug)]
+pub struct ServerArgs {
+    /// Address to listen on; :PORT is every interface, port 0 lets the system choose
+    #[arg(value_name = "HOST:PORT")]
+    pub here: HostPort,
+    /// Bytes that one read may return
+    #[arg(short, long, value_name = "BYTES", default_value = "1024", value_parser = buffer_size)]
+    pub buffer: usize,
+    /// Connections that may wait to be accepted (listen(2))
+    #[arg(long, value_name = "N", default_value = "5")]
+    pub backlog: u32,
+}
+
+impl ServerArgs {
+    /// Parses the command line of a server that listens at `here` unless told otherwise.
+    /// Bad arguments end the program here: a message on stderr and status 2.
+    pub fn parse(program: Command, here: &'static str) -> Self {
+        parse(Self::augment_args(program).mut_arg("here", |arg| arg.default_value(here)))
+    }
+
+    /// Starts the server: its log on stderr (`RUST_LOG`, by default `info`), an end with status 0
+    /// on SIGINT and SIGTERM, its listening socket, and the real address as the first line on
+    /// stdout, before anybody is accepted.
+    ///
+    /// # Errors
+    /// The address cannot be listened on, stdout cannot be written.
+    pub fn start(&self) -> io::Result<TcpListener> {
+        let filter = env_logger::Env::default().default_filter_or("info");
+        env_logger::Builder::from_env(filter).init();
+        exit::on_signal()?;
+        let listener = net::listen(&self.here, self.backlog)?;
+        let mut stdout = io::stdout();
+        writeln!(stdout, "Server started: {}", listener.local_addr()?)
+            .and_then(|()| stdout.flush())
+            .map_err(exit::local("standard output"))?;
+        Ok(listener)
+    }
+}
+
+fn parse<A: FromArgMatches>(mut command: Command) -> A {
+    let matches = command.get_matches_mut();
+    A::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
+}
+
+fn end(mut command: Command, kind: ErrorKind, why: String) -> ! {
+    command.error(kind, why).exit()
+}
+
+/// Parses a time-out in seconds; fractions are allowed, zero is not (no time to do anything in).
+///
+/// # Errors
+/// One sentence that says what is wanted.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let wanted = "a number of seconds greater than 0 is wanted, such as 10 or 0.5";
+    let seconds: f64 = text.parse().map_err(|_| wanted)?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(timeout) if timeout >= Duration::from_millis(1) => Ok(timeout.min(A_YEAR)),
+        _ => Err(wanted.to_owned()),
+    }
+}
+
+/// As long as for ever to a person, and short enough for every system call.
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .map(Duration::from_millis)
+        .map_err(|_| "milliseconds are wanted".to_owned())
+}
+
+fn buffer_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size) if (1..=1 << 30).contains(&size) => Ok(size),
+        _ => Err("a number of bytes from 1 to 1073741824 is wanted".to_owned()),
+    }
+}

@@ -1,0 +1,141 @@
+//! How a program ends: exit statuses, and errors told in one line.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write};
+use std::process::{self, ExitCode};
+#[cfg(unix)]
+use std::thread;
+
+/// Every byte came back; a server was told to stop.
+pub const OK: u8 = 0;
+/// Not so: bytes are missing or differ, the server left early, or a result could not be written.
+pub const NOT_SO: u8 = 1;
+/// The program was called with arguments or input that it cannot use (clap ends with the same).
+pub const USAGE: u8 = 2;
+/// The network failed: not found, refused, reset, timed out, address in use.
+pub const NETWORK: u8 = 3;
+
+/// Ends a program: `error: …` on stderr if there is an error, and the status that belongs to it.
+pub fn finish(result: io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::from(OK),
+        Err(error) => {
+            tell(&error);
+            ExitCode::from(status(&error))
+        }
+    }
+}
+
+/// Writes `error: …` to stderr. That stderr is closed or full is no reason to panic.
+pub fn tell(error: &io::Error) {
+    let _ = writeln!(io::stderr(), "error: {}", text(error));
+}
+
+/// The text of `error` for a person. A read or write that ran into its time-out is reported by
+/// Unix as `WouldBlock`, "resource temporarily unavailable", which says nothing to anybody.
+pub fn text(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => "timed out: the server is silent".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The exit status for `error`: a failure is the network's unless it says otherwise.
+pub fn status(error: &io::Error) -> u8 {
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Failure>())
+    {
+        Some(failure) => failure.status,
+        None => NETWORK,
+    }
+}
+
+/// The server ended the connection although bytes were still to come; status 1.
+pub fn left_early() -> io::Error {
+    Failure::error(
+        NOT_SO,
+        io::ErrorKind::UnexpectedEof,
+        "the server closed the connection early",
+    )
+}
+
+/// Input that cannot be used, with the reason; status 2.
+pub fn unusable(why: impl fmt::Display) -> io::Error {
+    Failure::error(USAGE, io::ErrorKind::InvalidInput, why)
+}
+
+/// Reading standard input or writing standard output failed, which is not the network's fault;
+/// `what` names the stream; status 1.
+pub fn local(what: &str) -> impl Fn(io::Error) -> io::Error {
+    move |error| Failure::error(NOT_SO, error.kind(), format_args!("{what}: {error}"))
+}
+
+/// Ends the program with status 0 on SIGINT and SIGTERM, also when it was started with `&` by a
+/// script, which has SIGINT ignored. The system closes its sockets. On Windows: on Ctrl+C.
+///
+/// # Errors
+/// The handler, or the thread that waits for the signal, cannot be set up.
+pub fn on_signal() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        let wait = move || signals.forever().next().map(|_| process::exit(OK.into()));
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(wait)?;
+        Ok(())
+    }
+    #[cfg(not(unix))]
+    ctrlc::set_handler(|| process::exit(OK.into())).map_err(io::Error::other)
+}
+
+/// An error's text together with the exit status it leads to.
+#[derive(Debug)]
+struct Failure {
+    status: u8,
+    text: String,
+}
+
+impl Failure {
+    fn error(status: u8, kind: io::ErrorKind, text: impl fmt::Display) -> io::Error {
+        io::Error::new(
+            kind,
+            Failure {
+                status,
+                text: text.to_string(),
+            },
+        )
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_has_its_status() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        assert_eq!(status(&full()), NETWORK);
+        assert_eq!(status(&local("standard output")(full())), NOT_SO);
+        assert_eq!(status(&left_early()), NOT_SO);
+        assert_eq!(status(&unusable("no sentence")), USAGE);
+    }
+
+    #[test]
+    fn context_keeps_the_kind_and_names_the_stream() {
+        let error = local("standard output")(io::ErrorKind::BrokenPipe.into());
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(error.to_string(), "standard output: broken pipe");
+    }
+}

@@ -1,0 +1,166 @@
+//! The messages that a client sends: made, or the lines of a file.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use crate::exit;
+
+/// The longest message taken from a file. A line without end must not fill the memory, so a longer
+/// one is sent as several messages; the bytes are the same.
+pub const LONGEST_LINE: u64 = 64 * 1024;
+
+/// The messages of one run, in order: an iterator, since a long run must not fill the memory.
+pub struct Messages {
+    source: Source,
+    delay: Duration,
+}
+
+enum Source {
+    /// Made: their numbers, and the bytes in each.
+    Made {
+        numbers: RangeInclusive<u64>,
+        length: usize,
+    },
+    /// The lines of a file.
+    Lines(Box<dyn BufRead + Send>),
+}
+
+impl Messages {
+    /// `count` messages of exactly `length` bytes: a number counting from 1, zero-padded to five
+    /// digits, then `a`s, then a newline (lecture part 2, `msg.py`). `length` must be at least
+    /// [`Messages::shortest`].
+    pub fn new(count: u64, length: usize) -> Self {
+        let source = Source::Made {
+            numbers: 1..=count,
+            length,
+        };
+        Messages {
+            source,
+            delay: Duration::ZERO,
+        }
+    }
+
+    /// The length of the shortest message that holds the number of each of `count` messages.
+    pub fn shortest(count: u64) -> usize {
+        format!("{count:05}\n").len()
+    }
+
+    /// The lines of `file`, each with its newline if it has one; `-` is standard input.
+    ///
+    /// # Errors
+    /// The file cannot be opened or is a directory.
+    pub fn lines_of(file: &Path) -> io::Result<Self> {
+        let source: Box<dyn BufRead + Send> = match file.to_str() {
+            Some("-") => Box::new(BufReader::new(io::stdin())),
+            _ => Box::new(BufReader::new(open(file)?)),
+        };
+        Ok(Messages {
+            source: Source::Lines(source),
+            delay: Duration::ZERO,
+        })
+    }
+
+    /// The same messages, with a pause before each.
+    pub fn each_after(self, delay: Duration) -> Self {
+        Messages { delay, ..self }
+    }
+}
+
+impl Iterator for Messages {
+    type Item = io::Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let message = match &mut self.source {
+            Source::Made { numbers, length } => {
+                let mut message = Vec::with_capacity(*length);
+                message.extend_from_slice(format!("{:05}", numbers.next()?).as_bytes());
+                message.resize(*length - 1, b'a');
+                message.push(b'\n');
+                Ok(message)
+            }
+            Source::Lines(reader) => {
+                let mut line = Vec::new();
+                match reader.take(LONGEST_LINE).read_until(b'\n', &mut line) {
+                    Ok(0) => return None,
+                    Ok(_) => Ok(line),
+                    Err(error) => Err(exit::local("reading messages")(error)),
+                }
+            }
+        };
+        if !self.delay.is_zero() {
+            thread::sleep(self.delay);
+        }
+        Some(message)
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let failed = |why: &dyn std::fmt::Display| exit::unusable(format!("{}: {why}", path.display()));
+    let file = File::open(path).map_err(|error| failed(&error))?;
+    if file.metadata().map_err(|error| failed(&error))?.is_dir() {
+        return Err(failed(&"is a directory"));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn all(messages: Messages) -> Vec<Vec<u8>> {
+        messages.map(|message| message.unwrap()).collect()
+    }
+
+    #[test]
+    fn made_messages_are_the_lectures() {
+        let messages = all(Messages::new(20, 2000));
+        assert_eq!(messages.len(), 20);
+        assert_eq!(messages[0][..8], *b"00001aaa");
+        assert_eq!(messages[19][..8], *b"00020aaa");
+        assert!(
+            messages
+                .iter()
+                .all(|message| message.len() == 2000 && message.ends_with(b"a\n"))
+        );
+    }
+
+    #[test]
+    fn the_shortest_message_holds_its_number() {
+        assert_eq!(
+            all(Messages::new(2, Messages::shortest(2))),
+            [b"00001\n", b"00002\n"]
+        );
+        let mut late = Messages::new(123_456, Messages::shortest(123_456));
+        assert_eq!(late.nth(99_998).unwrap().unwrap(), b"99999a\n");
+        assert_eq!(late.last().unwrap().unwrap(), b"123456\n");
+    }
+
+    #[test]
+    fn lines_keep_every_byte() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let long = vec![b'x'; LONGEST_LINE as usize + 1];
+        file.write_all(b"one\n\n\xff\xfe\n").unwrap();
+        file.write_all(&long).unwrap();
+        let lines = all(Messages::lines_of(file.path()).unwrap());
+        assert_eq!(lines[..3], [&b"one\n"[..], b"\n", b"\xff\xfe\n"]);
+        assert_eq!(lines[3..].concat(), long);
+        assert_eq!(lines.len(), 5);
+    }
+
+    #[test]
+    fn a_directory_or_a_missing_file_is_named() {
+        for path in [Path::new("/"), Path::new("/no/such/file")] {
+            let error = Messages::lines_of(path).err().unwrap();
+            assert_eq!(exit::status(&error), exit::USAGE);
+            assert!(
+                error.to_string().starts_with(&path.display().to_string()),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Opening sockets: a connection to a server, a server's listening socket.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::addr::HostPort;
+
+/// The addresses of `server` for a client, in the order the system gives; never empty.
+///
+/// # Errors
+/// The name is not known, or has no address.
+pub fn addresses(server: &HostPort) -> io::Result<Vec<SocketAddr>> {
+    let host = if server.host.is_empty() {
+        "localhost"
+    } else {
+        &server.host
+    };
+    let failed =
+        |e: io::Error| io::Error::new(e.kind(), format!("cannot find the host {host}: {e}"));
+    let found: Vec<_> = (host, server.port)
+        .to_socket_addrs()
+        .map_err(failed)?
+        .collect();
+    if found.is_empty() {
+        return Err(failed(io::Error::new(
+            io::ErrorKind::NotFound,
+            "it has no address",
+        )));
+    }
+    Ok(found)
+}
+
+/// Connects to `server`, trying each of its addresses for at most `timeout`. The same time-out
+/// then bounds every read and every write, so that a silent server holds nobody for ever.
+///
+/// # Errors
+/// The error of the address tried last, with all that were tried in its text.
+pub fn connect(server: &HostPort, timeout: Duration) -> io::Result<TcpStream> {
+    let mut tried = Vec::new();
+    let mut kind = io::ErrorKind::NotFound;
+    for addr in addresses(server)? {
+        match TcpStream::connect_timeout(&addr, timeout).and_then(refuse_self) {
+            Ok(sock) => {
+                sock.set_read_timeout(Some(timeout))?;
+                sock.set_write_timeout(Some(timeout))?;
+                return Ok(sock);
+            }
+            Err(error) => {
+                kind = error.kind();
+                tried.push(format!("{addr}: {error}"));
+            }
+        }
+    }
+    Err(io::Error::new(
+        kind,
+        format!("cannot connect to {server} ({})", tried.join("; ")),
+    ))
+}
+
+/// A client of a dead port on this machine may be given that very port as its own and so be
+/// connected with itself (RFC 9293 section 3.5, simultaneous open): nobody listens there.
+fn refuse_self(sock: TcpStream) -> io::Result<TcpStream> {
+    if sock.local_addr()? == sock.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(sock)
+}
+
+/// The addresses that a server at `here` may listen on, best first: for `:PORT` every interface
+/// (IPv6 and IPv4 in one socket, or IPv4 alone where there is no IPv6), for `localhost` and other
+/// names IPv4 first, since the lecture's `localhost` is 127.0.0.1.
+///
+/// # Errors
+/// The name is not known, or has no address.
+pub fn listen_addresses(here: &HostPort) -> io::Result<Vec<SocketAddr>> {
+    if here.host.is_empty() {
+        return Ok(vec![
+            ([0u16; 8], here.port).into(),
+            ([0u8; 4], here.port).into(),
+        ]);
+    }
+    let mut found = addresses(here)?;
+    found.sort_by_key(SocketAddr::is_ipv6);
+    Ok(found)
+}
+
+/// Opens a listening socket at `here`, with a queue of `backlog` connections (listen(2)). The port
+/// of a server that has just ended is free at once (SO_REUSEADDR).
+///
+/// # Errors
+/// In use, no permission, not an address of this machine; the text names the address.
+pub fn listen(here: &HostPort, backlog: u32) -> io::Result<TcpListener> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for addr in listen_addresses(here)? {
+        match listen_at(addr, backlog) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+        if matches!(
+            last.kind(),
+            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
+        ) {
+            break; // the next address would only hide it; it helps where this one is not ours
+        }
+    }
+    Err(io::Error::new(
+        last.kind(),
+        format!("cannot listen on {here}: {last}"),
+    ))
+}
+
+fn listen_at(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    #[cfg(unix)] // on Windows the option would let another program take the port over
+    socket.set_reuse_address(true)?;
+    if addr.ip() == std::net::Ipv6Addr::UNSPECIFIED {
+        socket.set_only_v6(false)?; // the default only on Linux
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{ErrorKind, Read, Write};
+
+    const SHORT: Duration = Duration::from_millis(200);
+
+    fn here(text: &str) -> HostPort {
+        text.parse().unwrap()
+    }
+
+    fn port_of(listener: &TcpListener) -> u16 {
+        listener.local_addr().unwrap().port()
+    }
+
+    #[test]
+    fn every_address_of_the_name_is_tried() {
+        // localhost is often ::1 first, and here only 127.0.0.1 listens.
+        let listener = listen(&here("127.0.0.1:0"), 5).unwrap();
+        let mut sock = connect(&here(&format!(":{}", port_of(&listener))), SHORT).unwrap();
+        let (mut conn, _) = listener.accept().unwrap();
+        conn.write_all(b"x").unwrap();
+        sock.read_exact(&mut [0]).unwrap();
+    }
+
+    #[test]
+    fn every_interface_means_both_families() {
+        let listener = listen(&here(":0"), 5).unwrap();
+        for host in ["127.0.0.1", "[::1]"] {
+            let server = here(&format!("{host}:{}", port_of(&listener)));
+            connect(&server, SHORT).unwrap();
+        }
+    }
+
+    #[test]
+    fn localhost_is_the_lectures() {
+        let listener = listen(&here("localhost:0"), 5).unwrap();
+        assert_eq!(listener.local_addr().unwrap().ip().to_string(), "127.0.0.1");
+    }
+
+    #[test]
+    fn a_refused_connection_names_what_was_tried() {
+        let listener = listen(&here("127.0.0.1:0"), 5).unwrap();
+        let port = port_of(&listener);
+        drop(listener);
+        let error = connect(&here(&format!("127.0.0.1:{port}")), SHORT).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        let named = format!("127.0.0.1:{port} (127.0.0.1:{port}: Connection refused");
+        assert!(error.to_string().contains(&named), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_host_is_named() {
+        let error = connect(&here("no-such-host.invalid:7"), SHORT).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot find the host no-such-host.invalid: ")
+        );
+    }
+
+    #[test]
+    fn an_address_in_use_is_an_error_even_if_another_of_the_name_is_free() {
+        let listener = listen(&here("127.0.0.1:0"), 5).unwrap();
+        let error = listen(&here(&format!("localhost:{}", port_of(&listener))), 5).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")] // a full queue drops the SYN there; elsewhere it may refuse
+    fn an_unanswered_address_is_given_up() {
+        let listener = listen(&here("127.0.0.1:0"), 0).unwrap();
+        let server = here(&format!("127.0.0.1:{}", port_of(&listener)));
+        let queued: Vec<_> = (0..4).map_while(|_| connect(&server, SHORT).ok()).collect();
+        assert!(queued.len() < 4, "the queue never filled");
+        assert_eq!(
+            connect(&server, SHORT).unwrap_err().kind(),
+            ErrorKind::TimedOut
+        );
+    }
+
+    #[test]
+    fn a_silent_server_is_given_up() {
+        let listener = listen(&here("127.0.0.1:0"), 5).unwrap();
+        let server = here(&format!("127.0.0.1:{}", port_of(&listener)));
+        let error = connect(&server, SHORT).unwrap().read(&mut [0]).unwrap_err();
+        assert!(matches!(
+            error.kind(),
+            ErrorKind::WouldBlock | ErrorKind::TimedOut
+        ));
+    }
+}

@@ -1,0 +1,412 @@
+//! What was sent, what came back, and whether it is the same.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::addr::HostPort;
+use crate::args::ClientArgs;
+use crate::exit;
+
+/// Rows kept from the start, and as many from the end, of each column of a long run.
+pub const KEPT_ROWS: usize = 1000;
+
+/// Rows shown from the start, and as many from the end, of a long list for a person.
+const SHOWN_ROWS: usize = 10;
+
+/// A report on one connection to an echo server.
+///
+/// It compares bytes, not counts, and holds only those that are still outstanding. Tell it of
+/// bytes before they are written: a thread that reads may see their echo at once.
+#[derive(Clone, Debug)]
+pub struct Report {
+    server: String,
+    sent: Column,
+    received: Column,
+    outstanding: VecDeque<u8>,
+    difference: Option<Difference>,
+}
+
+/// The rows of one direction: how many bytes went in each call.
+#[derive(Clone, Debug, Default)]
+struct Column {
+    first: Vec<usize>,
+    last: VecDeque<usize>,
+    rows: usize,
+    bytes: u64,
+}
+
+/// The first byte that came back other than it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Its offset, counted from 0 over the whole connection.
+    pub offset: u64,
+    /// The byte that was sent there; `None` if no more had been sent.
+    pub sent: Option<u8>,
+    /// The byte that was received there.
+    pub received: u8,
+}
+
+/// Whether every byte came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every byte came back, and no other.
+    AllBack,
+    /// What came back is right, but so many bytes are missing at the end.
+    Missing(u64),
+    /// Something else came back.
+    Different(Difference),
+}
+
+impl Report {
+    /// An empty report on a connection to `server`.
+    pub fn new(server: &HostPort) -> Self {
+        Report {
+            server: server.to_string(),
+            sent: Column::default(),
+            received: Column::default(),
+            outstanding: VecDeque::new(),
+            difference: None,
+        }
+    }
+
+    /// One row more of bytes sent.
+    pub fn sent(&mut self, data: &[u8]) {
+        self.sent.add(data.len());
+        if self.difference.is_none() {
+            self.outstanding.extend(data);
+        }
+    }
+
+    /// One row more of bytes received, compared with those outstanding.
+    pub fn received(&mut self, data: &[u8]) {
+        let offset = self.received.bytes;
+        self.received.add(data.len());
+        if self.difference.is_some() {
+            return;
+        }
+        let known = data.len().min(self.outstanding.len());
+        let (front, back) = self.outstanding.as_slices();
+        let split = known.min(front.len());
+        if data[..split] != front[..split] || data[split..known] != back[..known - split] {
+            let same = data
+                .iter()
+                .zip(&self.outstanding)
+                .take_while(|(got, want)| got == want);
+            self.differ_at(same.count(), offset, data);
+        } else if known < data.len() {
+            self.differ_at(known, offset, data);
+        } else {
+            self.outstanding.drain(..known);
+        }
+    }
+
+    /// Notes the difference at `index` of `data`, whose first byte is the connection's byte
+    /// number `offset`. From here on there is nothing to compare with.
+    fn differ_at(&mut self, index: usize, offset: u64, data: &[u8]) {
+        self.difference = Some(Difference {
+            offset: offset + index as u64,
+            sent: self.outstanding.get(index).copied(),
+            received: data[index],
+        });
+        self.outstanding = VecDeque::new();
+    }
+
+    /// Whether every byte came back.
+    pub fn verdict(&self) -> Verdict {
+        match self.difference {
+            Some(difference) => Verdict::Different(difference),
+            None if self.outstanding.is_empty() => Verdict::AllBack,
+            None => Verdict::Missing(self.outstanding.len() as u64),
+        }
+    }
+
+    /// Ends a client: prints this report as `args` ask, then the error if `result` is one.
+    ///
+    /// The status is the error's, else the verdict's.
+    pub fn finish(self, args: &ClientArgs, result: io::Result<()>) -> ExitCode {
+        let text = match (args.json, args.quiet) {
+            (true, _) => format!("{}\n", self.json(result.as_ref().err())),
+            (false, true) => self.summary(),
+            (false, false) => self.to_string(),
+        };
+        let mut stdout = io::stdout();
+        let written = stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush());
+        let result = result.and(written.map_err(exit::local("standard output")));
+        match (result, self.verdict()) {
+            (Ok(()), Verdict::AllBack) => ExitCode::from(exit::OK),
+            (Ok(()), _) => ExitCode::from(exit::NOT_SO),
+            (error, _) => exit::finish(error),
+        }
+    }
+
+    /// The totals and the verdict, a line each.
+    pub fn summary(&self) -> String {
+        let (sent, received) = (self.sent.bytes, self.received.bytes);
+        format!("total ({sent}, {received})\nverdict: {}\n", self.verdict())
+    }
+
+    /// The report as one JSON object, with the `error` that ended the run, if one did. The rows in
+    /// the middle of a long run are left out, and `…_left_out` says how many.
+    pub fn json(&self, error: Option<&io::Error>) -> serde_json::Value {
+        let verdict = self.verdict();
+        json!({
+            "program": program(),
+            "server": self.server,
+            "sent": self.sent.kept(),
+            "sent_left_out": self.sent.left_out(),
+            "received": self.received.kept(),
+            "received_left_out": self.received.left_out(),
+            "totals": { "sent": self.sent.bytes, "received": self.received.bytes },
+            "verdict": verdict.word(),
+            "first_difference": self.first_difference(),
+            "error": error.map(exit::text),
+        })
+    }
+
+    /// The offset of the first byte that is missing, different or too many.
+    fn first_difference(&self) -> Option<u64> {
+        match self.verdict() {
+            Verdict::AllBack => None,
+            Verdict::Missing(_) => Some(self.received.bytes),
+            Verdict::Different(difference) => Some(difference.offset),
+        }
+    }
+}
+
+/// The rows of the lecture's `report()`: index, bytes sent, bytes received, the shorter column
+/// padded with 0, a long list shortened in the middle; then [`Report::summary`].
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.sent.rows.max(self.received.rows);
+        let left_out = rows.saturating_sub(2 * SHOWN_ROWS);
+        let head = if left_out > 0 { SHOWN_ROWS } else { rows };
+        writeln!(f, " n   sent  rcvd\n---------------")?;
+        for n in (0..head).chain(head + left_out..rows) {
+            if left_out > 0 && n == head + left_out {
+                writeln!(f, "... {left_out} rows left out ...")?;
+            }
+            writeln!(f, "({n}, ({}, {}))", self.sent.row(n), self.received.row(n))?;
+        }
+        f.write_str(&self.summary())
+    }
+}
+
+impl Column {
+    fn add(&mut self, bytes: usize) {
+        self.rows += 1;
+        self.bytes += bytes as u64;
+        if self.first.len() < KEPT_ROWS {
+            self.first.push(bytes);
+            return;
+        }
+        if self.last.len() == KEPT_ROWS {
+            self.last.pop_front();
+        }
+        self.last.push_back(bytes);
+    }
+
+    fn kept(&self) -> Vec<usize> {
+        self.first.iter().chain(&self.last).copied().collect()
+    }
+
+    fn left_out(&self) -> usize {
+        self.rows - self.first.len() - self.last.len()
+    }
+
+    /// Bytes in row `n`; 0 where there is no such row, or it was left out.
+    fn row(&self, n: usize) -> usize {
+        let in_last = || {
+            self.last
+                .get(n.checked_sub(self.first.len() + self.left_out())?)
+        };
+        self.first.get(n).or_else(in_last).copied().unwrap_or(0)
+    }
+}
+
+impl Verdict {
+    /// One word for scripts.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Verdict::AllBack => "all-back",
+            Verdict::Missing(_) => "missing",
+            Verdict::Different(_) => "different",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::AllBack => write!(f, "every byte came back"),
+            Verdict::Missing(1) => write!(f, "1 byte is missing"),
+            Verdict::Missing(bytes) => write!(f, "{bytes} bytes are missing"),
+            Verdict::Different(Difference {
+                offset,
+                sent: Some(sent),
+                received,
+            }) => {
+                write!(
+                    f,
+                    "byte {offset} differs: sent {sent:#04x}, received {received:#04x}"
+                )
+            }
+            Verdict::Different(Difference {
+                offset,
+                sent: None,
+                received,
+            }) => {
+                write!(f, "byte {offset} was never sent: received {received:#04x}")
+            }
+        }
+    }
+}
+
+/// The name this program was started by, without its folder.
+fn program() -> String {
+    let path = std::env::args_os().next().unwrap_or_default();
+    std::path::Path::new(&path)
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    fn report() -> Report {
+        Report::new(&"localhost:7".parse().unwrap())
+    }
+
+    /// A report on `sent` and `received`, in pieces that end where `cuts` say, a piece received as
+    /// early as it can be.
+    fn exchange(sent: &[u8], received: &[u8], cuts: &[Index]) -> Report {
+        let mut report = report();
+        let pieces = |data: &[u8]| -> Vec<Vec<u8>> {
+            let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(data.len() + 1)).collect();
+            ends.extend([0, data.len()]);
+            ends.sort_unstable();
+            ends.windows(2)
+                .map(|ends| data[ends[0]..ends[1]].to_vec())
+                .collect()
+        };
+        let mut back = pieces(received).into_iter().peekable();
+        for piece in pieces(sent) {
+            report.sent(&piece);
+            let known = report.sent.bytes;
+            while let Some(piece) =
+                back.next_if(|piece| report.received.bytes + piece.len() as u64 <= known)
+            {
+                report.received(&piece);
+            }
+        }
+        back.for_each(|piece| report.received(&piece));
+        report
+    }
+
+    /// The offset of the first byte that is not the same in both.
+    fn first_difference(sent: &[u8], received: &[u8]) -> Option<u64> {
+        let same = sent
+            .iter()
+            .zip(received)
+            .take_while(|(a, b)| a == b)
+            .count();
+        (same < sent.len().max(received.len())).then_some(same as u64)
+    }
+
+    fn data() -> impl Strategy<Value = Vec<u8>> {
+        // Few different bytes, so that a missing or doubled one is not always followed by another.
+        prop::collection::vec(0u8..3, 1..400)
+    }
+
+    fn cuts() -> impl Strategy<Value = Vec<Index>> {
+        prop::collection::vec(any::<Index>(), 0..20)
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_the_echo_is_all_back(sent in data(), cuts in cuts()) {
+            let report = exchange(&sent, &sent, &cuts);
+            prop_assert_eq!(report.verdict(), Verdict::AllBack);
+            prop_assert_eq!(report.outstanding.len(), 0);
+            prop_assert_eq!(report.received.bytes, sent.len() as u64);
+        }
+
+        #[test]
+        fn a_flipped_byte_is_found(sent in data(), cuts in cuts(), at in any::<Index>()) {
+            let (at, mut received) = (at.index(sent.len()), sent.clone());
+            received[at] ^= 0x80;
+            let difference =
+                Difference { offset: at as u64, sent: Some(sent[at]), received: received[at] };
+            let verdict = exchange(&sent, &received, &cuts).verdict();
+            prop_assert_eq!(verdict, Verdict::Different(difference));
+        }
+
+        #[test]
+        fn a_missing_byte_is_found(sent in data(), cuts in cuts(), at in any::<Index>()) {
+            let mut received = sent.clone();
+            received.remove(at.index(sent.len()));
+            let found = exchange(&sent, &received, &cuts).first_difference();
+            prop_assert_eq!(found, first_difference(&sent, &received));
+        }
+
+        #[test]
+        fn an_extra_byte_is_found(
+            sent in data(), cuts in cuts(), at in any::<Index>(), extra in 0u8..4,
+        ) {
+            let mut received = sent.clone();
+            received.insert(at.index(sent.len() + 1), extra);
+            let found = exchange(&sent, &received, &cuts).first_difference();
+            prop_assert_eq!(found, first_difference(&sent, &received));
+        }
+    }
+
+    #[test]
+    fn the_text_is_the_lectures() {
+        let mut report = report();
+        report.sent(&[b'a'; 1400]);
+        report.received(&[b'a'; 1024]);
+        report.received(&[b'a'; 375]);
+        assert_eq!(
+            report.to_string(),
+            " n   sent  rcvd\n---------------\n(0, (1400, 1024))\n(1, (0, 375))\n\
+             total (1400, 1399)\nverdict: 1 byte is missing\n"
+        );
+    }
+
+    #[test]
+    fn a_long_run_keeps_its_first_and_last_thousand_rows() {
+        let mut report = report();
+        for n in 0..1_000_000_usize {
+            report.sent(&b"x"[..n % 2]);
+            report.received(&b"x"[..n % 2]);
+        }
+        let json = report.json(None);
+        assert_eq!(json["sent"].as_array().unwrap().len(), 2000);
+        assert_eq!(json["sent"][1], 1);
+        assert_eq!(json["sent_left_out"], 998_000);
+        assert_eq!(json["totals"]["received"], 500_000);
+        let text = report.to_string();
+        assert!(text.contains("(9, (1, 1))\n... 999980 rows left out ...\n(999990, (0, 0))\n"));
+    }
+
+    #[test]
+    fn memory_is_bounded_by_what_is_outstanding() {
+        let mut report = report();
+        let piece = [7; 64 * 1024];
+        for _ in 0..2000 {
+            report.sent(&piece);
+            report.received(&piece);
+        }
+        assert!(report.outstanding.capacity() <= 2 * piece.len());
+    }
+}

@@ -1,0 +1,316 @@
+//! Runs programs as processes, for tests and for the tools that judge them: each in a process
+//! group of its own, with bounded time and bounded output, and gone afterwards, children included.
+//!
+//! Unix only, like everything that judges.
+#![cfg(unix)]
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// Longer than anything here takes on a loaded machine: whoever waits this long waits in vain.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Bytes kept of each output stream of a process; the rest is read and thrown away.
+pub const KEPT_OUTPUT: usize = 1 << 20;
+
+/// A running process, killed with all its children when dropped.
+pub struct Process {
+    /// Its process id, and the id of its process group.
+    pub pid: u32,
+    /// Its standard input; take and drop it to end it.
+    pub stdin: Option<ChildStdin>,
+    /// What it has written to standard output.
+    pub stdout: Output,
+    /// What it has written to standard error.
+    pub stderr: Output,
+    exited: Receiver<io::Result<ExitStatus>>,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts `command` with all three streams piped.
+    ///
+    /// # Errors
+    /// The program cannot be started, or no thread to watch it.
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self::start(command)
+    }
+
+    /// Starts `command` with its streams as they were set; what is not piped cannot be seen.
+    ///
+    /// # Errors
+    /// As [`Process::spawn`].
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        let mut child = command.process_group(0).spawn()?;
+        let (sender, exited) = mpsc::channel();
+        let mut process = Process {
+            pid: child.id(),
+            stdin: child.stdin.take(),
+            stdout: Output::default(),
+            stderr: Output::default(),
+            exited,
+            status: None,
+        };
+        let streams = (child.stdout.take(), child.stderr.take());
+        watch("wait", move || {
+            let _ = sender.send(child.wait()); // nobody listens any more: nobody wants to know
+        })?;
+        process.stdout = streams.0.map_or(Ok(Output::default()), Output::collect)?;
+        process.stderr = streams.1.map_or(Ok(Output::default()), Output::collect)?;
+        Ok(process)
+    }
+
+    /// Waits for the process itself to end, at most `limit`; `None` if it still runs then.
+    pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.exited.recv_timeout(limit).ok().and_then(Result::ok);
+        }
+        self.status
+    }
+
+    /// Sends `signal` to the process and its children.
+    pub fn signal(&self, signal: Signal) {
+        let _ = killpg(Pid::from_raw(self.pid.cast_signed()), signal); // gone already: so be it
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+        let _ = self.wait(LIMIT);
+    }
+}
+
+/// What a process has written to one of its streams so far, at most [`KEPT_OUTPUT`] bytes.
+#[derive(Clone, Default)]
+pub struct Output(Arc<(Mutex<Collected>, Condvar)>);
+
+#[derive(Default)]
+struct Collected {
+    kept: Vec<u8>,
+    total: u64,
+    ended: bool,
+}
+
+impl Output {
+    fn collect(mut stream: impl Read + Send + 'static) -> io::Result<Self> {
+        let output = Output::default();
+        let shared = output.clone();
+        watch("output", move || {
+            let mut buffer = [0; 16 * 1024];
+            loop {
+                let read = stream.read(&mut buffer).unwrap_or(0);
+                let mut collected = shared.lock();
+                let room = KEPT_OUTPUT - collected.kept.len();
+                collected.kept.extend(&buffer[..read.min(room)]);
+                collected.total += read as u64;
+                collected.ended = read == 0;
+                shared.0.1.notify_all();
+                if read == 0 {
+                    return;
+                }
+            }
+        })?;
+        Ok(output)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Collected> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `found` holds for the bytes so far, the stream has ended, or `limit` is over;
+    /// returns the bytes.
+    pub fn wait(&self, limit: Duration, mut found: impl FnMut(&[u8]) -> bool) -> Vec<u8> {
+        let end = Instant::now() + limit;
+        let mut collected = self.lock();
+        while !found(&collected.kept) && !collected.ended {
+            let Some(left) = end.checked_duration_since(Instant::now()) else {
+                break;
+            };
+            let waited = self.0.1.wait_timeout(collected, left);
+            collected = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        collected.kept.clone()
+    }
+
+    /// Waits for the end of the stream, at most `limit`; returns all that was kept of it.
+    pub fn all(&self, limit: Duration) -> Vec<u8> {
+        self.wait(limit, |_| false)
+    }
+
+    /// The number of bytes written so far, also of those that were not kept.
+    pub fn total(&self) -> u64 {
+        self.lock().total
+    }
+}
+
+/// How a process ended and what it wrote.
+pub struct Ended {
+    /// Its exit status; `None` after a signal, and if it had to be killed.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error, as text.
+    pub stderr: String,
+}
+
+/// Runs `command` to its end with `input` on standard input; kills it after [`LIMIT`].
+///
+/// # Errors
+/// The program cannot be started.
+pub fn run(command: &mut Command, input: &[u8]) -> io::Result<Ended> {
+    let mut process = Process::spawn(command)?;
+    let (stdin, input) = (process.stdin.take(), input.to_vec());
+    watch("input", move || {
+        if let Some(mut stdin) = stdin {
+            let _ = stdin.write_all(&input); // a program need not read all of its input
+        }
+    })?;
+    let status = process.wait(LIMIT);
+    process.signal(Signal::SIGKILL); // a child left behind would hold the streams open
+    Ok(Ended {
+        code: status.and_then(|status| status.code()),
+        stdout: process.stdout.all(LIMIT),
+        stderr: String::from_utf8_lossy(&process.stderr.all(LIMIT)).into_owned(),
+    })
+}
+
+/// A server of this workspace that has said where it listens.
+pub struct Server {
+    /// Its process.
+    pub process: Process,
+    /// Where it listens.
+    pub addr: SocketAddr,
+}
+
+impl Server {
+    /// Starts the server `program` with `args` and waits for the first line of its stdout, which
+    /// ends in its address: `Server started: 127.0.0.1:10007`.
+    ///
+    /// # Errors
+    /// It cannot be started, or ended or stayed silent before it said so; with its stderr.
+    pub fn start<S: AsRef<OsStr>>(
+        program: &Path,
+        args: impl IntoIterator<Item = S>,
+    ) -> io::Result<Self> {
+        let process = Process::spawn(Command::new(program).args(args))?;
+        let stdout = process.stdout.wait(LIMIT, |bytes| bytes.contains(&b'\n'));
+        let stdout = String::from_utf8_lossy(&stdout).into_owned();
+        let addr = stdout
+            .lines()
+            .next()
+            .and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        match addr {
+            Some(addr) => Ok(Server { process, addr }),
+            None => {
+                let stderr = process.stderr.all(Duration::from_secs(1));
+                let stderr = String::from_utf8_lossy(&stderr).into_owned();
+                Err(io::Error::other(format!(
+                    "{}: {stdout}{stderr}",
+                    program.display()
+                )))
+            }
+        }
+    }
+
+    /// Waits until the server has logged `text` on stderr, at most [`LIMIT`]; whether it has.
+    pub fn logged(&self, text: &str) -> bool {
+        let found = |log: &[u8]| String::from_utf8_lossy(log).contains(text);
+        found(&self.process.stderr.wait(LIMIT, found))
+    }
+}
+
+/// The path of the program `name` of this workspace, built as the running test was built.
+///
+/// # Panics
+/// It cannot be built: nothing can be tested then.
+pub fn program(name: &str) -> PathBuf {
+    let exe = std::env::current_exe().expect("the path of this test");
+    let folder = exe.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    build.args(["build", "--quiet", "--package", name]);
+    if folder.ends_with("release") {
+        build.arg("--release");
+    }
+    assert!(
+        build.status().expect("cargo runs").success(),
+        "{name} cannot be built"
+    );
+    folder.join(name)
+}
+
+/// Whether the foreign program `name` is on this machine. If not, says that the test is skipped.
+pub fn has(name: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&folders).chain(["/usr/sbin".into()]);
+    let found = folders
+        .into_iter()
+        .any(|folder| folder.join(name).is_file());
+    if !found {
+        let _ = writeln!(io::stderr(), "skipped: no {name} on this machine");
+    }
+    found
+}
+
+/// The most memory that process `pid` has held so far, in KiB (`VmHWM`, proc(5)).
+///
+/// # Errors
+/// There is no such process, or no `/proc`.
+pub fn peak_memory(pid: u32) -> io::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no VmHWM: a zombie?"))
+}
+
+fn watch(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_fed_and_heard() {
+        let ended = run(
+            Command::new("sh").args(["-c", "cat; echo why >&2; exit 7"]),
+            b"x",
+        )
+        .unwrap();
+        assert_eq!(
+            (ended.code, &ended.stdout[..], &*ended.stderr),
+            (Some(7), &b"x"[..], "why\n")
+        );
+    }
+
+    #[test]
+    fn a_process_is_gone_with_its_children() {
+        let process =
+            Process::spawn(Command::new("sh").args(["-c", "sleep 600 & echo $!; wait"])).unwrap();
+        let line = process.stdout.wait(LIMIT, |bytes| bytes.ends_with(b"\n"));
+        let child = String::from_utf8(line).unwrap();
+        let stdout = process.stdout.clone();
+        drop(process);
+        stdout.all(LIMIT); // ends only when the child has let go of it too
+        assert!(stdout.lock().ended, "child {child} still runs");
+    }
+}
