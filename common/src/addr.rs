@@ -38,10 +38,7 @@ impl FromStr for HostPort {
             Some((host, port)) if !port.ends_with(']') => (host, port),
             _ => return Err("no port: HOST:PORT is wanted".to_owned()),
         };
-        Ok(HostPort {
-            host: parse_host(host)?,
-            port: parse_port(port)?,
-        })
+        Ok(HostPort { host: parse_host(host)?, port: parse_port(port)? })
     }
 }
 
@@ -111,13 +108,7 @@ mod tests {
             ("대한민국.example:0", "대한민국.example", 0),
         ] {
             let parsed: HostPort = text.parse().unwrap();
-            assert_eq!(
-                parsed,
-                HostPort {
-                    host: host.to_owned(),
-                    port
-                }
-            );
+            assert_eq!(parsed, HostPort { host: host.to_owned(), port });
             assert_eq!(parsed.to_string(), text);
         }
     }
@@ -144,11 +135,7 @@ mod tests {
             let error = text.parse::<HostPort>().unwrap_err();
             assert!(error.contains(why), "{text:?}: {error}");
         }
-        assert!(
-            HostPort::of_server("localhost:0")
-                .unwrap_err()
-                .contains("port 0")
-        );
+        assert!(HostPort::of_server("localhost:0").unwrap_err().contains("port 0"));
     }
 
     proptest! {

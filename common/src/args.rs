@@ -3,7 +3,7 @@
 //! The defaults are the lecture's, program by program, so each program passes its own; it also
 //! passes [`clap::command!`], which takes name, version and description from its `Cargo.toml`.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,14 +13,25 @@ use clap::{Args, Command, FromArgMatches};
 
 use crate::addr::HostPort;
 use crate::message::Messages;
-use crate::{exit, net};
+use crate::{exit, net, output};
+
+/// Which server a client connects to, and how long it waits for it.
+#[derive(Args, Clone, Debug)]
+pub struct Target {
+    /// Server to connect to; [::1]:7 for IPv6, :7 for this machine
+    #[arg(value_name = "HOST:PORT", value_parser = HostPort::of_server)]
+    pub server: HostPort,
+    /// Give up connecting, or waiting on a silent server, after so many seconds
+    #[arg(long, value_name = "SECS", default_value = "10", value_parser = seconds)]
+    pub timeout: Duration,
+}
 
 /// The arguments of a client that sends messages and reports what came back.
 #[derive(Args, Clone, Debug)]
 pub struct ClientArgs {
-    /// Server to connect to; [::1]:7 for IPv6, :7 for this machine
-    #[arg(value_name = "HOST:PORT", value_parser = HostPort::of_server)]
-    pub server: HostPort,
+    /// The server, and how long to wait for it.
+    #[command(flatten)]
+    pub target: Target,
     /// Number of messages
     #[arg(short = 'n', long, value_name = "N")]
     pub count: u64,
@@ -33,9 +44,6 @@ pub struct ClientArgs {
     /// Wait so many milliseconds before each message
     #[arg(short, long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
     pub delay: Duration,
-    /// Give up connecting, or waiting on a silent server, after so many seconds
-    #[arg(long, value_name = "SECS", default_value = "10", value_parser = seconds)]
-    pub timeout: Duration,
     /// Report the totals and the verdict only
     #[arg(short, long)]
     pub quiet: bool,
@@ -105,10 +113,7 @@ impl ServerArgs {
         env_logger::Builder::from_env(filter).init();
         exit::on_signal()?;
         let listener = net::listen(&self.here, self.backlog)?;
-        let mut stdout = io::stdout();
-        writeln!(stdout, "Server started: {}", listener.local_addr()?)
-            .and_then(|()| stdout.flush())
-            .map_err(exit::local("standard output"))?;
+        output::print(format!("Server started: {}\n", listener.local_addr()?))?;
         Ok(listener)
     }
 }
@@ -123,10 +128,7 @@ fn end(mut command: Command, kind: ErrorKind, why: String) -> ! {
 }
 
 /// Parses a time-out in seconds; fractions are allowed, zero is not (no time to do anything in).
-///
-/// # Errors
-/// One sentence that says what is wanted.
-pub fn seconds(text: &str) -> Result<Duration, String> {
+fn seconds(text: &str) -> Result<Duration, String> {
     let wanted = "a number of seconds greater than 0 is wanted, such as 10 or 0.5";
     let seconds: f64 = text.parse().map_err(|_| wanted)?;
     match Duration::try_from_secs_f64(seconds) {
@@ -139,9 +141,7 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn milliseconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .map(Duration::from_millis)
-        .map_err(|_| "milliseconds are wanted".to_owned())
+    text.parse().map(Duration::from_millis).map_err(|_| "milliseconds are wanted".to_owned())
 }
 
 fn buffer_size(text: &str) -> Result<usize, String> {

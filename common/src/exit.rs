@@ -43,22 +43,20 @@ pub fn text(error: &io::Error) -> String {
 
 /// The exit status for `error`: a failure is the network's unless it says otherwise.
 pub fn status(error: &io::Error) -> u8 {
-    match error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<Failure>())
-    {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Failure>()) {
         Some(failure) => failure.status,
         None => NETWORK,
     }
 }
 
+/// Not every byte came back as it should, with what happened instead; status 1.
+pub fn not_so(why: impl fmt::Display) -> io::Error {
+    Failure::error(NOT_SO, io::ErrorKind::InvalidData, why)
+}
+
 /// The server ended the connection although bytes were still to come; status 1.
 pub fn left_early() -> io::Error {
-    Failure::error(
-        NOT_SO,
-        io::ErrorKind::UnexpectedEof,
-        "the server closed the connection early",
-    )
+    Failure::error(NOT_SO, io::ErrorKind::UnexpectedEof, "the server closed the connection early")
 }
 
 /// Input that cannot be used, with the reason; status 2.
@@ -83,9 +81,7 @@ pub fn on_signal() -> io::Result<()> {
         use signal_hook::consts::{SIGINT, SIGTERM};
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
         let wait = move || signals.forever().next().map(|_| process::exit(OK.into()));
-        thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(wait)?;
+        thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
         Ok(())
     }
     #[cfg(not(unix))]
@@ -101,13 +97,7 @@ struct Failure {
 
 impl Failure {
     fn error(status: u8, kind: io::ErrorKind, text: impl fmt::Display) -> io::Error {
-        io::Error::new(
-            kind,
-            Failure {
-                status,
-                text: text.to_string(),
-            },
-        )
+        io::Error::new(kind, Failure { status, text: text.to_string() })
     }
 }
 

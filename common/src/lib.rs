@@ -8,4 +8,5 @@ pub mod args;
 pub mod exit;
 pub mod message;
 pub mod net;
+pub mod output;
 pub mod report;

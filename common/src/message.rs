@@ -21,10 +21,7 @@ pub struct Messages {
 
 enum Source {
     /// Made: their numbers, and the bytes in each.
-    Made {
-        numbers: RangeInclusive<u64>,
-        length: usize,
-    },
+    Made { numbers: RangeInclusive<u64>, length: usize },
     /// The lines of a file.
     Lines(Box<dyn BufRead + Send>),
 }
@@ -34,14 +31,8 @@ impl Messages {
     /// digits, then `a`s, then a newline (lecture part 2, `msg.py`). `length` must be at least
     /// [`Messages::shortest`].
     pub fn new(count: u64, length: usize) -> Self {
-        let source = Source::Made {
-            numbers: 1..=count,
-            length,
-        };
-        Messages {
-            source,
-            delay: Duration::ZERO,
-        }
+        let source = Source::Made { numbers: 1..=count, length };
+        Messages { source, delay: Duration::ZERO }
     }
 
     /// The length of the shortest message that holds the number of each of `count` messages.
@@ -58,10 +49,7 @@ impl Messages {
             Some("-") => Box::new(BufReader::new(io::stdin())),
             _ => Box::new(BufReader::new(open(file)?)),
         };
-        Ok(Messages {
-            source: Source::Lines(source),
-            delay: Duration::ZERO,
-        })
+        Ok(Messages { source: Source::Lines(source), delay: Duration::ZERO })
     }
 
     /// The same messages, with a pause before each.
@@ -122,19 +110,12 @@ mod tests {
         assert_eq!(messages.len(), 20);
         assert_eq!(messages[0][..8], *b"00001aaa");
         assert_eq!(messages[19][..8], *b"00020aaa");
-        assert!(
-            messages
-                .iter()
-                .all(|message| message.len() == 2000 && message.ends_with(b"a\n"))
-        );
+        assert!(messages.iter().all(|message| message.len() == 2000 && message.ends_with(b"a\n")));
     }
 
     #[test]
     fn the_shortest_message_holds_its_number() {
-        assert_eq!(
-            all(Messages::new(2, Messages::shortest(2))),
-            [b"00001\n", b"00002\n"]
-        );
+        assert_eq!(all(Messages::new(2, Messages::shortest(2))), [b"00001\n", b"00002\n"]);
         let mut late = Messages::new(123_456, Messages::shortest(123_456));
         assert_eq!(late.nth(99_998).unwrap().unwrap(), b"99999a\n");
         assert_eq!(late.last().unwrap().unwrap(), b"123456\n");
@@ -157,10 +138,7 @@ mod tests {
         for path in [Path::new("/"), Path::new("/no/such/file")] {
             let error = Messages::lines_of(path).err().unwrap();
             assert_eq!(exit::status(&error), exit::USAGE);
-            assert!(
-                error.to_string().starts_with(&path.display().to_string()),
-                "{error}"
-            );
+            assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
         }
     }
 }

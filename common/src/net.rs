@@ -2,50 +2,41 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::addr::HostPort;
+use crate::args::Target;
 
 /// The addresses of `server` for a client, in the order the system gives; never empty.
 ///
 /// # Errors
 /// The name is not known, or has no address.
 pub fn addresses(server: &HostPort) -> io::Result<Vec<SocketAddr>> {
-    let host = if server.host.is_empty() {
-        "localhost"
-    } else {
-        &server.host
-    };
+    let host = if server.host.is_empty() { "localhost" } else { &server.host };
     let failed =
         |e: io::Error| io::Error::new(e.kind(), format!("cannot find the host {host}: {e}"));
-    let found: Vec<_> = (host, server.port)
-        .to_socket_addrs()
-        .map_err(failed)?
-        .collect();
+    let found: Vec<_> = (host, server.port).to_socket_addrs().map_err(failed)?.collect();
     if found.is_empty() {
-        return Err(failed(io::Error::new(
-            io::ErrorKind::NotFound,
-            "it has no address",
-        )));
+        return Err(failed(io::Error::new(io::ErrorKind::NotFound, "it has no address")));
     }
     Ok(found)
 }
 
-/// Connects to `server`, trying each of its addresses for at most `timeout`. The same time-out
-/// then bounds every read and every write, so that a silent server holds nobody for ever.
+/// Connects to the target's server, trying each of its addresses for at most the time-out. The
+/// same time-out then bounds every read and every write: a silent server holds nobody for ever.
 ///
 /// # Errors
 /// The error of the address tried last, with all that were tried in its text.
-pub fn connect(server: &HostPort, timeout: Duration) -> io::Result<TcpStream> {
+pub fn connect(target: &Target) -> io::Result<TcpStream> {
+    let Target { server, timeout } = target;
     let mut tried = Vec::new();
     let mut kind = io::ErrorKind::NotFound;
     for addr in addresses(server)? {
-        match TcpStream::connect_timeout(&addr, timeout).and_then(refuse_self) {
+        match TcpStream::connect_timeout(&addr, *timeout).and_then(refuse_self) {
             Ok(sock) => {
-                sock.set_read_timeout(Some(timeout))?;
-                sock.set_write_timeout(Some(timeout))?;
+                sock.set_read_timeout(Some(*timeout))?;
+                sock.set_write_timeout(Some(*timeout))?;
                 return Ok(sock);
             }
             Err(error) => {
@@ -54,10 +45,7 @@ pub fn connect(server: &HostPort, timeout: Duration) -> io::Result<TcpStream> {
             }
         }
     }
-    Err(io::Error::new(
-        kind,
-        format!("cannot connect to {server} ({})", tried.join("; ")),
-    ))
+    Err(io::Error::new(kind, format!("cannot connect to {server} ({})", tried.join("; "))))
 }
 
 /// A client of a dead port on this machine may be given that very port as its own and so be
@@ -77,10 +65,7 @@ fn refuse_self(sock: TcpStream) -> io::Result<TcpStream> {
 /// The name is not known, or has no address.
 pub fn listen_addresses(here: &HostPort) -> io::Result<Vec<SocketAddr>> {
     if here.host.is_empty() {
-        return Ok(vec![
-            ([0u16; 8], here.port).into(),
-            ([0u8; 4], here.port).into(),
-        ]);
+        return Ok(vec![([0u16; 8], here.port).into(), ([0u8; 4], here.port).into()]);
     }
     let mut found = addresses(here)?;
     found.sort_by_key(SocketAddr::is_ipv6);
@@ -99,17 +84,11 @@ pub fn listen(here: &HostPort, backlog: u32) -> io::Result<TcpListener> {
             Ok(listener) => return Ok(listener),
             Err(error) => last = error,
         }
-        if matches!(
-            last.kind(),
-            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
-        ) {
+        if matches!(last.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) {
             break; // the next address would only hide it; it helps where this one is not ours
         }
     }
-    Err(io::Error::new(
-        last.kind(),
-        format!("cannot listen on {here}: {last}"),
-    ))
+    Err(io::Error::new(last.kind(), format!("cannot listen on {here}: {last}")))
 }
 
 fn listen_at(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
@@ -128,8 +107,11 @@ fn listen_at(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 mod tests {
     use super::*;
     use std::io::{ErrorKind, Read, Write};
+    use std::time::Duration;
 
-    const SHORT: Duration = Duration::from_millis(200);
+    fn to(server: &str) -> Target {
+        Target { server: here(server), timeout: Duration::from_millis(200) }
+    }
 
     fn here(text: &str) -> HostPort {
         text.parse().unwrap()
@@ -143,7 +125,7 @@ mod tests {
     fn every_address_of_the_name_is_tried() {
         // localhost is often ::1 first, and here only 127.0.0.1 listens.
         let listener = listen(&here("127.0.0.1:0"), 5).unwrap();
-        let mut sock = connect(&here(&format!(":{}", port_of(&listener))), SHORT).unwrap();
+        let mut sock = connect(&to(&format!(":{}", port_of(&listener)))).unwrap();
         let (mut conn, _) = listener.accept().unwrap();
         conn.write_all(b"x").unwrap();
         sock.read_exact(&mut [0]).unwrap();
@@ -153,8 +135,7 @@ mod tests {
     fn every_interface_means_both_families() {
         let listener = listen(&here(":0"), 5).unwrap();
         for host in ["127.0.0.1", "[::1]"] {
-            let server = here(&format!("{host}:{}", port_of(&listener)));
-            connect(&server, SHORT).unwrap();
+            connect(&to(&format!("{host}:{}", port_of(&listener)))).unwrap();
         }
     }
 
@@ -169,7 +150,7 @@ mod tests {
         let listener = listen(&here("127.0.0.1:0"), 5).unwrap();
         let port = port_of(&listener);
         drop(listener);
-        let error = connect(&here(&format!("127.0.0.1:{port}")), SHORT).unwrap_err();
+        let error = connect(&to(&format!("127.0.0.1:{port}"))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         let named = format!("127.0.0.1:{port} (127.0.0.1:{port}: Connection refused");
         assert!(error.to_string().contains(&named), "{error}");
@@ -177,12 +158,8 @@ mod tests {
 
     #[test]
     fn an_unknown_host_is_named() {
-        let error = connect(&here("no-such-host.invalid:7"), SHORT).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("cannot find the host no-such-host.invalid: ")
-        );
+        let error = connect(&to("no-such-host.invalid:7")).unwrap_err();
+        assert!(error.to_string().starts_with("cannot find the host no-such-host.invalid: "));
     }
 
     #[test]
@@ -196,23 +173,17 @@ mod tests {
     #[cfg(target_os = "linux")] // a full queue drops the SYN there; elsewhere it may refuse
     fn an_unanswered_address_is_given_up() {
         let listener = listen(&here("127.0.0.1:0"), 0).unwrap();
-        let server = here(&format!("127.0.0.1:{}", port_of(&listener)));
-        let queued: Vec<_> = (0..4).map_while(|_| connect(&server, SHORT).ok()).collect();
+        let server = to(&format!("127.0.0.1:{}", port_of(&listener)));
+        let queued: Vec<_> = (0..4).map_while(|_| connect(&server).ok()).collect();
         assert!(queued.len() < 4, "the queue never filled");
-        assert_eq!(
-            connect(&server, SHORT).unwrap_err().kind(),
-            ErrorKind::TimedOut
-        );
+        assert_eq!(connect(&server).unwrap_err().kind(), ErrorKind::TimedOut);
     }
 
     #[test]
     fn a_silent_server_is_given_up() {
         let listener = listen(&here("127.0.0.1:0"), 5).unwrap();
-        let server = here(&format!("127.0.0.1:{}", port_of(&listener)));
-        let error = connect(&server, SHORT).unwrap().read(&mut [0]).unwrap_err();
-        assert!(matches!(
-            error.kind(),
-            ErrorKind::WouldBlock | ErrorKind::TimedOut
-        ));
+        let server = to(&format!("127.0.0.1:{}", port_of(&listener)));
+        let error = connect(&server).unwrap().read(&mut [0]).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
     }
 }

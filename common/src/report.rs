@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use serde_json::json;
 
 use crate::addr::HostPort;
 use crate::args::ClientArgs;
-use crate::exit;
+use crate::{exit, output};
 
 /// Rows kept from the start, and as many from the end, of each column of a long run.
 pub const KEPT_ROWS: usize = 1000;
@@ -81,8 +81,12 @@ impl Report {
         }
     }
 
-    /// One row more of bytes received, compared with those outstanding.
+    /// One row more of bytes received, compared with those outstanding. No bytes, the end of the
+    /// stream, are no row.
     pub fn received(&mut self, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
         let offset = self.received.bytes;
         self.received.add(data.len());
         if self.difference.is_some() {
@@ -92,10 +96,7 @@ impl Report {
         let (front, back) = self.outstanding.as_slices();
         let split = known.min(front.len());
         if data[..split] != front[..split] || data[split..known] != back[..known - split] {
-            let same = data
-                .iter()
-                .zip(&self.outstanding)
-                .take_while(|(got, want)| got == want);
+            let same = data.iter().zip(&self.outstanding).take_while(|(got, want)| got == want);
             self.differ_at(same.count(), offset, data);
         } else if known < data.len() {
             self.differ_at(known, offset, data);
@@ -115,6 +116,11 @@ impl Report {
         self.outstanding = VecDeque::new();
     }
 
+    /// Bytes sent and received.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.sent.bytes, self.received.bytes)
+    }
+
     /// Whether every byte came back.
     pub fn verdict(&self) -> Verdict {
         match self.difference {
@@ -126,35 +132,37 @@ impl Report {
 
     /// Ends a client: prints this report as `args` ask, then the error if `result` is one.
     ///
-    /// The status is the error's, else the verdict's.
+    /// The status is the error's, else the verdict's. After an error before any byte went out
+    /// there is nothing to report but the error.
     pub fn finish(self, args: &ClientArgs, result: io::Result<()>) -> ExitCode {
-        let text = match (args.json, args.quiet) {
-            (true, _) => format!("{}\n", self.json(result.as_ref().err())),
-            (false, true) => self.summary(),
-            (false, false) => self.to_string(),
+        let printed = match (args.json, args.quiet) {
+            (true, _) => output::print(format!("{}\n", self.json(result.as_ref().err()))),
+            _ if self.is_void(result.as_ref().err()) => Ok(()),
+            (false, true) => output::print(self.summary()),
+            (false, false) => output::print(self.to_string()),
         };
-        let mut stdout = io::stdout();
-        let written = stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush());
-        let result = result.and(written.map_err(exit::local("standard output")));
-        match (result, self.verdict()) {
+        match (result.and(printed), self.verdict()) {
             (Ok(()), Verdict::AllBack) => ExitCode::from(exit::OK),
             (Ok(()), _) => ExitCode::from(exit::NOT_SO),
             (error, _) => exit::finish(error),
         }
     }
 
+    /// Whether the run failed before it came to anything that could be judged.
+    fn is_void(&self, error: Option<&io::Error>) -> bool {
+        error.is_some() && self.totals() == (0, 0)
+    }
+
     /// The totals and the verdict, a line each.
     pub fn summary(&self) -> String {
-        let (sent, received) = (self.sent.bytes, self.received.bytes);
-        format!("total ({sent}, {received})\nverdict: {}\n", self.verdict())
+        format!("total {:?}\nverdict: {}\n", self.totals(), self.verdict())
     }
 
     /// The report as one JSON object, with the `error` that ended the run, if one did. The rows in
-    /// the middle of a long run are left out, and `…_left_out` says how many.
+    /// the middle of a long run are left out, and `…_left_out` says how many. The verdict is null
+    /// if the run failed before any byte went out.
     pub fn json(&self, error: Option<&io::Error>) -> serde_json::Value {
-        let verdict = self.verdict();
+        let verdict = (!self.is_void(error)).then(|| self.verdict().word());
         json!({
             "program": program(),
             "server": self.server,
@@ -163,7 +171,7 @@ impl Report {
             "received": self.received.kept(),
             "received_left_out": self.received.left_out(),
             "totals": { "sent": self.sent.bytes, "received": self.received.bytes },
-            "verdict": verdict.word(),
+            "verdict": verdict,
             "first_difference": self.first_difference(),
             "error": error.map(exit::text),
         })
@@ -221,10 +229,7 @@ impl Column {
 
     /// Bytes in row `n`; 0 where there is no such row, or it was left out.
     fn row(&self, n: usize) -> usize {
-        let in_last = || {
-            self.last
-                .get(n.checked_sub(self.first.len() + self.left_out())?)
-        };
+        let in_last = || self.last.get(n.checked_sub(self.first.len() + self.left_out())?);
         self.first.get(n).or_else(in_last).copied().unwrap_or(0)
     }
 }
@@ -246,21 +251,10 @@ impl fmt::Display for Verdict {
             Verdict::AllBack => write!(f, "every byte came back"),
             Verdict::Missing(1) => write!(f, "1 byte is missing"),
             Verdict::Missing(bytes) => write!(f, "{bytes} bytes are missing"),
-            Verdict::Different(Difference {
-                offset,
-                sent: Some(sent),
-                received,
-            }) => {
-                write!(
-                    f,
-                    "byte {offset} differs: sent {sent:#04x}, received {received:#04x}"
-                )
+            Verdict::Different(Difference { offset, sent: Some(sent), received }) => {
+                write!(f, "byte {offset} differs: sent {sent:#04x}, received {received:#04x}")
             }
-            Verdict::Different(Difference {
-                offset,
-                sent: None,
-                received,
-            }) => {
+            Verdict::Different(Difference { offset, sent: None, received }) => {
                 write!(f, "byte {offset} was never sent: received {received:#04x}")
             }
         }
@@ -270,11 +264,7 @@ impl fmt::Display for Verdict {
 /// The name this program was started by, without its folder.
 fn program() -> String {
     let path = std::env::args_os().next().unwrap_or_default();
-    std::path::Path::new(&path)
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    std::path::Path::new(&path).file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -295,9 +285,7 @@ mod tests {
             let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(data.len() + 1)).collect();
             ends.extend([0, data.len()]);
             ends.sort_unstable();
-            ends.windows(2)
-                .map(|ends| data[ends[0]..ends[1]].to_vec())
-                .collect()
+            ends.windows(2).map(|ends| data[ends[0]..ends[1]].to_vec()).collect()
         };
         let mut back = pieces(received).into_iter().peekable();
         for piece in pieces(sent) {
@@ -315,11 +303,7 @@ mod tests {
 
     /// The offset of the first byte that is not the same in both.
     fn first_difference(sent: &[u8], received: &[u8]) -> Option<u64> {
-        let same = sent
-            .iter()
-            .zip(received)
-            .take_while(|(a, b)| a == b)
-            .count();
+        let same = sent.iter().zip(received).take_while(|(a, b)| a == b).count();
         (same < sent.len().max(received.len())).then_some(same as u64)
     }
 
@@ -387,16 +371,16 @@ mod tests {
     fn a_long_run_keeps_its_first_and_last_thousand_rows() {
         let mut report = report();
         for n in 0..1_000_000_usize {
-            report.sent(&b"x"[..n % 2]);
-            report.received(&b"x"[..n % 2]);
+            report.sent(&b"xy"[..1 + n % 2]);
+            report.received(&b"xy"[..1 + n % 2]);
         }
         let json = report.json(None);
         assert_eq!(json["sent"].as_array().unwrap().len(), 2000);
-        assert_eq!(json["sent"][1], 1);
+        assert_eq!(json["sent"][1], 2);
         assert_eq!(json["sent_left_out"], 998_000);
-        assert_eq!(json["totals"]["received"], 500_000);
+        assert_eq!(json["totals"]["received"], 1_500_000);
         let text = report.to_string();
-        assert!(text.contains("(9, (1, 1))\n... 999980 rows left out ...\n(999990, (0, 0))\n"));
+        assert!(text.contains("(9, (2, 2))\n... 999980 rows left out ...\n(999990, (1, 1))\n"));
     }
 
     #[test]

@@ -44,10 +44,7 @@ impl Process {
     /// # Errors
     /// The program cannot be started, or no thread to watch it.
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self::start(command)
     }
 
@@ -211,19 +208,13 @@ impl Server {
         let process = Process::spawn(Command::new(program).args(args))?;
         let stdout = process.stdout.wait(LIMIT, |bytes| bytes.contains(&b'\n'));
         let stdout = String::from_utf8_lossy(&stdout).into_owned();
-        let addr = stdout
-            .lines()
-            .next()
-            .and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        let addr = stdout.lines().next().and_then(|line| line.rsplit(' ').next()?.parse().ok());
         match addr {
             Some(addr) => Ok(Server { process, addr }),
             None => {
                 let stderr = process.stderr.all(Duration::from_secs(1));
                 let stderr = String::from_utf8_lossy(&stderr).into_owned();
-                Err(io::Error::other(format!(
-                    "{}: {stdout}{stderr}",
-                    program.display()
-                )))
+                Err(io::Error::other(format!("{}: {stdout}{stderr}", program.display())))
             }
         }
     }
@@ -247,10 +238,7 @@ pub fn program(name: &str) -> PathBuf {
     if folder.ends_with("release") {
         build.arg("--release");
     }
-    assert!(
-        build.status().expect("cargo runs").success(),
-        "{name} cannot be built"
-    );
+    assert!(build.status().expect("cargo runs").success(), "{name} cannot be built");
     folder.join(name)
 }
 
@@ -258,9 +246,7 @@ pub fn program(name: &str) -> PathBuf {
 pub fn has(name: &str) -> bool {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&folders).chain(["/usr/sbin".into()]);
-    let found = folders
-        .into_iter()
-        .any(|folder| folder.join(name).is_file());
+    let found = folders.into_iter().any(|folder| folder.join(name).is_file());
     if !found {
         let _ = writeln!(io::stderr(), "skipped: no {name} on this machine");
     }
@@ -279,10 +265,7 @@ pub fn peak_memory(pid: u32) -> io::Result<u64> {
 }
 
 fn watch(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(body)
-        .map(|_| ())
+    thread::Builder::new().name(name.to_owned()).spawn(body).map(|_| ())
 }
 
 #[cfg(test)]
@@ -291,15 +274,9 @@ mod tests {
 
     #[test]
     fn a_process_is_fed_and_heard() {
-        let ended = run(
-            Command::new("sh").args(["-c", "cat; echo why >&2; exit 7"]),
-            b"x",
-        )
-        .unwrap();
-        assert_eq!(
-            (ended.code, &ended.stdout[..], &*ended.stderr),
-            (Some(7), &b"x"[..], "why\n")
-        );
+        let ended =
+            run(Command::new("sh").args(["-c", "cat; echo why >&2; exit 7"]), b"x").unwrap();
+        assert_eq!((ended.code, &ended.stdout[..], &*ended.stderr), (Some(7), &b"x"[..], "why\n"));
     }
 
     #[test]
