@@ -130,6 +130,17 @@ impl Report {
         }
     }
 
+    /// The verdict as a result, for a program that prints no report.
+    ///
+    /// # Errors
+    /// Not every byte came back; status 1.
+    pub fn judge(&self) -> io::Result<()> {
+        match self.verdict() {
+            Verdict::AllBack => Ok(()),
+            verdict => Err(exit::not_so(verdict)),
+        }
+    }
+
     /// Ends a client: prints this report as `args` ask, then the error if `result` is one.
     ///
     /// The status is the error's, else the verdict's. After an error before any byte went out

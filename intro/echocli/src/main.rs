@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::args::Target;
-use common::report::{Report, Verdict};
+use common::report::Report;
 use common::{exit, net, output};
 
 /// Sends standard input to an echo server and prints what comes back
@@ -35,10 +35,7 @@ fn main() -> ExitCode {
     if result.is_ok() && report.totals() == (0, 0) {
         let _ = writeln!(io::stderr(), "note: standard input was empty: nothing was sent");
     }
-    exit::finish(result.and_then(|()| match report.verdict() {
-        Verdict::AllBack => Ok(()),
-        verdict => Err(exit::not_so(verdict)),
-    }))
+    exit::finish(result.and_then(|()| report.judge()))
 }
 
 fn echo(mut sock: &TcpStream, report: &mut Report) -> io::Result<()> {
