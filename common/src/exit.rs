@@ -18,18 +18,9 @@ pub const NETWORK: u8 = 3;
 
 /// Ends a program: `error: …` on stderr if there is an error, and the status that belongs to it.
 pub fn finish(result: io::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::from(OK),
-        Err(error) => {
-            tell(&error);
-            ExitCode::from(status(&error))
-        }
-    }
-}
-
-/// Writes `error: …` to stderr. That stderr is closed or full is no reason to panic.
-pub fn tell(error: &io::Error) {
-    let _ = writeln!(io::stderr(), "error: {}", text(error));
+    let Err(error) = result else { return ExitCode::from(OK) };
+    let _ = writeln!(io::stderr(), "error: {}", text(&error)); // stderr closed: no reason to panic
+    ExitCode::from(status(&error))
 }
 
 /// The text of `error` for a person. A read or write that ran into its time-out is reported by

@@ -62,7 +62,7 @@ fn exchange(mut sock: Socket, text: &str) -> io::Result<()> {
         return Err(exit::not_so("the reply is not the message, or only a part of it"));
     }
     drop(sock); // close(): sends a FIN
-    output::print("close\n")
+    output::print("close    the system sends the rest, then a FIN\n")
 }
 
 fn show(step: &str, sock: &Socket, what: &str) -> io::Result<()> {

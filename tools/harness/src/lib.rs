@@ -101,12 +101,13 @@ pub struct Output(Arc<(Mutex<Collected>, Condvar)>);
 struct Collected {
     kept: Vec<u8>,
     total: u64,
-    ended: bool,
+    open: bool,
 }
 
 impl Output {
     fn collect(mut stream: impl Read + Send + 'static) -> io::Result<Self> {
         let output = Output::default();
+        output.lock().open = true;
         let shared = output.clone();
         watch("output", move || {
             let mut buffer = [0; 16 * 1024];
@@ -116,7 +117,7 @@ impl Output {
                 let room = KEPT_OUTPUT - collected.kept.len();
                 collected.kept.extend(&buffer[..read.min(room)]);
                 collected.total += read as u64;
-                collected.ended = read == 0;
+                collected.open = read > 0;
                 shared.0.1.notify_all();
                 if read == 0 {
                     return;
@@ -135,7 +136,7 @@ impl Output {
     pub fn wait(&self, limit: Duration, mut found: impl FnMut(&[u8]) -> bool) -> Vec<u8> {
         let end = Instant::now() + limit;
         let mut collected = self.lock();
-        while !found(&collected.kept) && !collected.ended {
+        while !found(&collected.kept) && collected.open {
             let Some(left) = end.checked_duration_since(Instant::now()) else {
                 break;
             };
@@ -166,12 +167,39 @@ pub struct Ended {
     pub stderr: String,
 }
 
+impl Ended {
+    /// The exit status and the error of a run that failed as it should: stderr begins with one line
+    /// `error: …` and holds neither a panic nor anything Debug-formatted.
+    ///
+    /// # Panics
+    /// Stderr is anything else.
+    pub fn error(&self) -> (Option<i32>, &str) {
+        let line = self.stderr.lines().next().and_then(|line| line.strip_prefix("error: "));
+        let unclear = ["panicked", "Os {", "Error {", "kind:"];
+        match line {
+            Some(line) if !unclear.iter().any(|word| self.stderr.contains(word)) => {
+                (self.code, line)
+            }
+            _ => panic!("no clear error: status {:?}, stderr: {}", self.code, self.stderr),
+        }
+    }
+}
+
 /// Runs `command` to its end with `input` on standard input; kills it after [`LIMIT`].
 ///
 /// # Errors
 /// The program cannot be started.
 pub fn run(command: &mut Command, input: &[u8]) -> io::Result<Ended> {
-    let mut process = Process::spawn(command)?;
+    command.stdout(Stdio::piped());
+    run_into(command, input)
+}
+
+/// As [`run`], with standard output where `command` says; what is not piped cannot be seen.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_into(command: &mut Command, input: &[u8]) -> io::Result<Ended> {
+    let mut process = Process::start(command.stdin(Stdio::piped()).stderr(Stdio::piped()))?;
     let (stdin, input) = (process.stdin.take(), input.to_vec());
     watch("input", move || {
         if let Some(mut stdin) = stdin {
@@ -288,6 +316,6 @@ mod tests {
         let stdout = process.stdout.clone();
         drop(process);
         stdout.all(LIMIT); // ends only when the child has let go of it too
-        assert!(stdout.lock().ended, "child {child} still runs");
+        assert!(!stdout.lock().open, "child {child} still runs");
     }
 }
