@@ -42,6 +42,7 @@ fn serve(args: &ServerArgs) -> io::Result<()> {
 }
 
 fn upper(mut conn: &TcpStream, buffer_size: usize) -> io::Result<()> {
+    conn.set_nodelay(true)?; // short answers go out at once, not after the ACK of the one before
     let mut buffer = vec![0; buffer_size];
     loop {
         let n = match conn.read(&mut buffer) {
