@@ -18,7 +18,7 @@ use crate::{exit, net, output};
 /// Which server a client connects to, and how long it waits for it.
 #[derive(Args, Clone, Debug)]
 pub struct Target {
-    /// Server to connect to; [::1]:7 for IPv6, :7 for this machine
+    /// Server to connect to; `[::1]:7` for IPv6, `:7` for this machine
     #[arg(value_name = "HOST:PORT", value_parser = HostPort::of_server)]
     pub server: HostPort,
     /// Give up connecting, or waiting on a silent server, after so many seconds

@@ -24,10 +24,12 @@ pub fn finish(result: io::Result<()>) -> ExitCode {
 }
 
 /// The text of `error` for a person. A read or write that ran into its time-out is reported by
-/// Unix as `WouldBlock`, "resource temporarily unavailable", which says nothing to anybody.
+/// Unix as `WouldBlock`, "resource temporarily unavailable", which says nothing to anybody; a write
+/// to a server that has closed is a "broken pipe".
 pub fn text(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::WouldBlock => "timed out: the server is silent".to_owned(),
+        io::ErrorKind::BrokenPipe if error.get_ref().is_none() => left_early().to_string(),
         _ => error.to_string(),
     }
 }
@@ -36,6 +38,7 @@ pub fn text(error: &io::Error) -> String {
 pub fn status(error: &io::Error) -> u8 {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Failure>()) {
         Some(failure) => failure.status,
+        None if error.kind() == io::ErrorKind::BrokenPipe => NOT_SO,
         None => NETWORK,
     }
 }
@@ -110,6 +113,8 @@ mod tests {
         assert_eq!(status(&full()), NETWORK);
         assert_eq!(status(&local("standard output")(full())), NOT_SO);
         assert_eq!(status(&left_early()), NOT_SO);
+        let late = io::Error::from(io::ErrorKind::BrokenPipe); // of a socket
+        assert_eq!((status(&late), text(&late)), (NOT_SO, left_early().to_string()));
         assert_eq!(status(&unusable("no sentence")), USAGE);
     }
 

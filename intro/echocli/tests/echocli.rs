@@ -1,5 +1,6 @@
 //! echocli as its users meet it: what it is fed, who answers, what it says and how it ends.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs::File;
 use std::io::{self, Read, Write};

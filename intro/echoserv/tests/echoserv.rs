@@ -1,5 +1,6 @@
 //! echoserv as its clients meet it: one at a time, in order, whatever they do to it.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,6 @@
 //! first_client as a student meets it: each step is shown, an error is one line.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::net::TcpListener;
 use std::process::Command;

@@ -14,7 +14,7 @@ use common::{exit, net, output};
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// A host, or a host and a port; [::1] for IPv6
+    /// A host, or a host and a port; `[::1]` for IPv6
     #[arg(value_name = "HOST[:PORT]", value_parser = parse)]
     there: (String, Option<u16>),
 }

@@ -1,5 +1,6 @@
 //! showaddr as a student meets it.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::process::Command;
 

@@ -1,5 +1,6 @@
 //! tcp_upper_client as its users meet it: a sentence in, its answer out, or a clear error.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,8 +11,11 @@ use harness::{Ended, Server, has, program};
 
 const CLIENT: &str = env!("CARGO_BIN_EXE_tcp_upper_client");
 
+/// What a server makes of a sentence.
+type Answer = fn(Vec<u8>) -> Vec<u8>;
+
 /// Runs the client with `input` against a server that answers a whole sentence with `answer`.
-fn against(input: &[u8], answer: fn(Vec<u8>) -> Vec<u8>) -> Ended {
+fn against(input: &[u8], answer: Answer) -> Ended {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let serve = move |(mut conn, _): (TcpStream, _)| -> io::Result<()> {
@@ -44,7 +48,7 @@ fn the_answer_is_printed() {
 #[test]
 fn what_is_no_answer_is_told() {
     let too_long = vec![b'a'; 64 * 1024 + 1];
-    let cases: [(&[u8], fn(Vec<u8>) -> Vec<u8>, i32, &str); 5] = [
+    let cases: [(&[u8], Answer, i32, &str); 5] = [
         (b"", |sentence| sentence, 2, "standard input holds no sentence"),
         (&too_long, |sentence| sentence, 2, "a sentence of at most 65536 bytes is wanted"),
         (b"hello\n", |_| b"HEL".to_vec(), 1, "the server closed the connection early"),

@@ -1,5 +1,6 @@
 //! tcp_upper_server as its clients meet it: one sentence each, answered whole.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
