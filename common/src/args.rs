@@ -56,9 +56,8 @@ impl ClientArgs {
     /// Parses the command line of a client whose lecture sends `count` messages of `length` bytes.
     /// Bad arguments end the program here: a message on stderr and status 2.
     pub fn parse(program: Command, count: u64, length: usize) -> Self {
-        let command = Self::augment_args(program)
-            .mut_arg("count", |arg| arg.default_value(count.to_string()))
-            .mut_arg("length", |arg| arg.default_value(length.to_string()));
+        let command = default(Self::augment_args(program), "count", count.to_string());
+        let command = default(command, "length", length.to_string());
         let args: Self = parse(command.clone());
         let shortest = Messages::shortest(args.count);
         if args.file.is_none() && args.length < shortest {
@@ -98,8 +97,8 @@ pub struct ServerArgs {
 impl ServerArgs {
     /// Parses the command line of a server that listens at `here` unless told otherwise.
     /// Bad arguments end the program here: a message on stderr and status 2.
-    pub fn parse(program: Command, here: &'static str) -> Self {
-        parse(Self::augment_args(program).mut_arg("here", |arg| arg.default_value(here)))
+    pub fn parse(program: Command, here: &str) -> Self {
+        parse(default(Self::augment_args(program), "here", here.to_owned()))
     }
 
     /// Starts the server: its log on stderr (`RUST_LOG`, by default `info`), an end with status 0
@@ -116,6 +115,10 @@ impl ServerArgs {
         output::print(format!("Server started: {}\n", listener.local_addr()?))?;
         Ok(listener)
     }
+}
+
+fn default(command: Command, name: &'static str, value: String) -> Command {
+    command.mut_arg(name, |arg| arg.required(false).default_value(value))
 }
 
 fn parse<A: FromArgMatches>(mut command: Command) -> A {

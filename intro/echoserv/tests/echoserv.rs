@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{LIMIT, Server, has};
+use harness::{LIMIT, Process, Server, has};
 use nix::sys::signal::Signal;
 use socket2::SockRef;
 
@@ -99,6 +99,20 @@ fn a_signal_ends_it_and_its_port_is_free_at_once() {
         server.process.signal(signal);
         let status = server.process.wait(LIMIT).unwrap();
         assert_eq!(status.code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn its_address_is_the_lectures_unless_told_otherwise() {
+    // In a test the port may be taken; either way it says which one it meant.
+    let mut process = Process::spawn(&mut Command::new(env!("CARGO_BIN_EXE_echoserv"))).unwrap();
+    let stdout = process.stdout.wait(LIMIT, |line| line.ends_with(b"\n"));
+    if stdout.is_empty() {
+        assert_eq!(process.wait(LIMIT).and_then(|status| status.code()), Some(3));
+        let stderr = String::from_utf8(process.stderr.all(LIMIT)).unwrap();
+        assert!(stderr.starts_with("error: cannot listen on localhost:10007: "), "{stderr}");
+    } else {
+        assert_eq!(stdout, b"Server started: 127.0.0.1:10007\n");
     }
 }
 
