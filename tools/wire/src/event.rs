@@ -129,6 +129,8 @@ pub enum Kind {
         /// The remark.
         text: String,
     },
+    /// Nothing more comes: who records this connection is done with it.
+    Over,
     /// Events that the recorder did not keep.
     LeftOut {
         /// Number of events.

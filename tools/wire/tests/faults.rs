@@ -1,4 +1,5 @@
 //! Each fault, seen from a raw socket.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
@@ -269,46 +270,52 @@ fn an_rst_comes_behind_delayed_data() {
     assert_eq!((got, error.kind()), (bytes(1000), ErrorKind::ConnectionReset));
 }
 
-/// Sends datagrams through a relay whose way to the server is spoiled; returns what arrives until
-/// a last, empty datagram that is sent on another way, and what was recorded.
+/// Sends datagrams through a relay whose way to the server is spoiled; returns what arrives, and
+/// what was recorded.
 fn datagrams(to_server: &str, count: usize, seed: u64) -> (Vec<Vec<u8>>, Vec<Event>) {
     let faults = Faults { to_server: to_server.parse().unwrap(), seed, ..Faults::default() };
-    let [door, target, client] = [(); 3].map(|()| {
-        let sock = UdpSocket::bind("127.0.0.1:0").unwrap();
-        sock.set_read_timeout(Some(LIMIT)).unwrap();
-        sock
-    });
-    client.connect(door.local_addr().unwrap()).unwrap();
-    let (to, recorder, stop) = (target.local_addr().unwrap(), Recorder::new(), Stop::new());
+    let [door, target, client] = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let (at, to) = (door.local_addr().unwrap(), target.local_addr().unwrap());
+    let (recorder, stop) = (Recorder::new(), Stop::new());
     let relay = thread::spawn({
         let (recorder, stop) = (recorder.clone(), stop.clone());
         move || relay::udp(&door, to, &faults, &recorder, Some(&stop)).unwrap()
     });
-    for n in 0..count {
-        client.send(format!("{n:05}{}", "a".repeat(95)).as_bytes()).unwrap();
-        // One at a time: the relay's socket must not overflow.
-        let dealt_with = |e: &Event| match &e.kind {
-            Kind::Data { .. } | Kind::Lost { .. } => true,
-            Kind::Fault { text } => text.starts_with("reorder"),
-            _ => false,
-        };
+    let reader = thread::spawn(move || {
+        let (mut arrived, mut buffer) = (Vec::new(), [0; 2000]);
+        target.set_read_timeout(Some(LIMIT)).unwrap();
+        while let Ok(length @ 1..) = target.recv(&mut buffer) {
+            arrived.push(buffer[..length].to_vec());
+        }
+        arrived
+    });
+    let wait_for = |done: &dyn Fn(&[Event]) -> bool| {
         let end = Instant::now() + LIMIT;
-        while recorder.events().iter().filter(|e| dealt_with(e)).count() <= n {
-            assert!(Instant::now() < end, "datagram {n} is not dealt with");
+        while !done(&recorder.events()) {
+            assert!(Instant::now() < end, "{:?}", recorder.events());
             thread::yield_now();
         }
+    };
+    let of =
+        |events: &[Event], what: fn(&Kind) -> bool| events.iter().filter(|e| what(&e.kind)).count();
+
+    for n in 1..=count {
+        client.send_to(format!("{n:05}{}", "a".repeat(95)).as_bytes(), at).unwrap();
+        // One at a time: the relay's socket must not overflow.
+        wait_for(&|events| {
+            of(events, |kind| {
+                matches!(kind, Kind::Data { .. } | Kind::Lost { .. }) || is_fault(kind, "reorder")
+            }) >= n
+        });
     }
-    let data = |e: &Event| matches!(e.kind, Kind::Data { .. });
-    let (mut arrived, mut buffer) = (Vec::new(), [0; 2000]);
-    target.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    while let Ok(length) = target.recv(&mut buffer) {
-        arrived.push(buffer[..length].to_vec());
-    }
+    wait_for(&|events| {
+        of(events, |kind| matches!(kind, Kind::Data { .. } | Kind::Lost { .. }))
+            == count + of(events, |kind| is_fault(kind, "dup"))
+    });
     stop.stop();
     relay.join().unwrap();
-    let events = recorder.events();
-    assert_eq!(events.iter().filter(|e| data(e)).count(), arrived.len());
-    (arrived, events)
+    client.send_to(b"", to).unwrap(); // the end
+    (reader.join().unwrap(), recorder.events())
 }
 
 fn number(datagram: &[u8]) -> usize {
@@ -333,7 +340,7 @@ fn dup_sends_a_share_twice() {
     let mut numbers: Vec<_> = arrived.iter().map(|d| number(d)).collect();
     assert!(numbers.is_sorted());
     numbers.dedup();
-    assert!(numbers.into_iter().eq(0..300));
+    assert!(numbers.into_iter().eq(1..=300));
 }
 
 #[test]
@@ -343,7 +350,7 @@ fn reorder_lets_the_next_one_overtake() {
     let overtaken = numbers.windows(2).filter(|pair| pair[0] > pair[1]).count();
     assert!((10..60).contains(&overtaken), "{overtaken}");
     numbers.sort();
-    assert!(numbers.into_iter().eq(0..300), "none is lost");
+    assert!(numbers.into_iter().eq(1..=300), "none is lost");
 }
 
 #[test]
@@ -408,4 +415,8 @@ fn nobody_at_the_target_is_refused() {
     assert!(seen.any(|event| event.kind == Kind::Refused));
     stop.stop();
     relay.join().unwrap();
+}
+
+fn is_fault(kind: &Kind, word: &str) -> bool {
+    matches!(kind, Kind::Fault { text } if text.starts_with(word))
 }

@@ -1,4 +1,5 @@
 //! Without faults a relay cannot be told from the direct way: same bytes, same endings.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -215,7 +216,9 @@ fn closing_with_unread_data_is_an_rst_for_the_other_side_too() {
     drop(it.client);
     assert_eq!(it.server.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     it.relay.join().unwrap();
-    assert_eq!(it.recorder.events().last().unwrap().kind, Kind::Reset);
+    let events = it.recorder.events();
+    assert_eq!(events[events.len() - 2].kind, Kind::Reset);
+    assert_eq!(events[events.len() - 1].kind, Kind::Over);
 }
 
 #[test]
@@ -228,7 +231,7 @@ fn an_rst_that_answers_the_last_bytes_is_recorded() {
     it.relay.join().unwrap();
     let events = it.recorder.events();
     let to_server = events.iter().filter(|e| e.direction == Direction::ToServer);
-    assert!(to_server.map(|e| &e.kind).eq([&Kind::Fin, &Kind::Reset]), "{events:?}");
+    assert!(to_server.map(|e| &e.kind).eq([&Kind::Fin, &Kind::Reset, &Kind::Over]), "{events:?}");
 }
 
 #[test]

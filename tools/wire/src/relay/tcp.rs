@@ -54,7 +54,9 @@ pub fn tcp(
         closed: [false; 2],
         connection,
     };
-    relay.run(stop)
+    let ended = relay.run(stop);
+    connection.record(Direction::ToServer, Kind::Over);
+    ended
 }
 
 /// Closes `sock` so that its peer gets an RST: without lingering, and whatever was not sent yet is

@@ -210,6 +210,7 @@ impl Relay<'_> {
         if let Some(association) = self.associations.remove(&number) {
             self.by_address.remove(&association.client);
             association.connection.note(Direction::ToServer, format!("forgotten: {why}"));
+            association.connection.record(Direction::ToServer, Kind::Over);
         }
     }
 
