@@ -242,6 +242,11 @@ impl Recorder {
         Observed { events, missed, next: None }
     }
 
+    /// Lets the observer see what has happened so far, and then end.
+    pub fn dismiss_observer(&self) {
+        self.lock().observer = None;
+    }
+
     fn record(&self, connection: u32, what: impl IntoIterator<Item = (Direction, Kind)>) {
         let mut state = self.lock();
         let at = self.now();
