@@ -5,7 +5,7 @@
 #![cfg(unix)]
 
 use std::ffi::OsStr;
-use std::io::{self, Read, Write};
+use std::io::{self, PipeReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,8 @@ pub struct Process {
     pub stdout: Output,
     /// What it has written to standard error.
     pub stderr: Output,
+    /// Ends when the process does: to be polled together with sockets.
+    pub gone: PipeReader,
     exited: Receiver<io::Result<ExitStatus>>,
     status: Option<ExitStatus>,
 }
@@ -55,17 +57,20 @@ impl Process {
     pub fn start(command: &mut Command) -> io::Result<Self> {
         let mut child = command.process_group(0).spawn()?;
         let (sender, exited) = mpsc::channel();
+        let (gone, alive) = io::pipe()?;
         let mut process = Process {
             pid: child.id(),
             stdin: child.stdin.take(),
             stdout: Output::default(),
             stderr: Output::default(),
+            gone,
             exited,
             status: None,
         };
         let streams = (child.stdout.take(), child.stderr.take());
         watch("wait", move || {
             let _ = sender.send(child.wait()); // nobody listens any more: nobody wants to know
+            drop(alive);
         })?;
         process.stdout = streams.0.map_or(Ok(Output::default()), Output::collect)?;
         process.stderr = streams.1.map_or(Ok(Output::default()), Output::collect)?;
@@ -78,6 +83,11 @@ impl Process {
             self.status = self.exited.recv_timeout(limit).ok().and_then(Result::ok);
         }
         self.status
+    }
+
+    /// Whether anything of the process group still runs: the process, or a child left behind.
+    pub fn has_group(&self) -> bool {
+        killpg(Pid::from_raw(self.pid.cast_signed()), None).is_ok()
     }
 
     /// Sends `signal` to the process and its children.
@@ -254,20 +264,30 @@ impl Server {
     }
 }
 
-/// The path of the program `name` of this workspace, built as the running test was built.
+/// The path of the program `name` of this workspace, built as the running program was built.
 ///
 /// # Panics
-/// It cannot be built: nothing can be tested then.
+/// It cannot be built: nothing can be run then.
 pub fn program(name: &str) -> PathBuf {
-    let exe = std::env::current_exe().expect("the path of this test");
-    let folder = exe.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
+    build([name]).join(name)
+}
+
+/// Builds the programs `names` of this workspace as the running program was built; returns the
+/// folder that they are in.
+///
+/// # Panics
+/// They cannot be built: nothing can be run then.
+pub fn build<'n>(names: impl IntoIterator<Item = &'n str>) -> PathBuf {
+    let exe = std::env::current_exe().expect("the path of this program");
+    let folder = exe.parent().expect("target/PROFILE");
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-    build.args(["build", "--quiet", "--package", name]);
+    build.args(["build", "--quiet"]).args(names.into_iter().flat_map(|name| ["--package", name]));
     if folder.ends_with("release") {
         build.arg("--release");
     }
-    assert!(build.status().expect("cargo runs").success(), "{name} cannot be built");
-    folder.join(name)
+    assert!(build.status().expect("cargo runs").success(), "the programs cannot be built");
+    folder.to_owned()
 }
 
 /// Whether the foreign program `name` is on this machine. If not, says that the test is skipped.

@@ -16,12 +16,14 @@ pub struct Style {
     pub color: bool,
     /// Columns of a line; at least 60.
     pub width: usize,
+    /// Events drawn of each connection, about; those in the middle of a longer one are left out.
+    pub rows: usize,
 }
 
 impl Default for Style {
-    /// 80 columns without colours.
+    /// 80 columns without colours, everything drawn.
     fn default() -> Self {
-        Style { color: false, width: 80 }
+        Style { color: false, width: 80, rows: usize::MAX }
     }
 }
 
@@ -46,7 +48,7 @@ pub fn draw(events: &[Event], style: &Style) -> String {
         drawing += &style.paint(BOLD, &format!("connection {number}"));
         drawing.push('\n');
         drawing += &style.head();
-        for row in story::rows(&events, usize::MAX) {
+        for row in story::rows(&events, style.rows) {
             drawing += &match row {
                 Row::Event(event) => style.line(story.since_start(event.at), event),
                 Row::Silence(pause) => style.silence(pause),

@@ -1,0 +1,219 @@
+//! Checks and what comes out of them.
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use wire::event::{Event, Recorder};
+
+use crate::subject::{Placeholder, Subject};
+use crate::trial::Trial;
+
+/// A suite: checks that apply to one kind of program.
+pub struct Suite {
+    /// Its name, as in `--suite` and in `[package.metadata.lab]`.
+    pub name: &'static str,
+    /// Its checks, in the order in which they are shown.
+    pub checks: &'static [Check],
+}
+
+/// The suites there are.
+pub const SUITES: [&Suite; 1] = [&crate::echo_client::SUITE];
+
+/// The suite called `name`.
+pub fn suite(name: &str) -> Option<&'static Suite> {
+    SUITES.into_iter().find(|suite| suite.name == name)
+}
+
+/// One check.
+pub struct Check {
+    /// Its name within the suite.
+    pub id: &'static str,
+    /// What it is worth.
+    pub points: u32,
+    /// What the peer does and what the program must do, in one line.
+    pub meaning: &'static str,
+    /// What the command must be told; without it the check is skipped.
+    pub needs: &'static [Placeholder],
+    /// Runs it.
+    pub run: fn(&mut Trial<'_>) -> Result<(), Stop>,
+}
+
+/// Why a check stopped before it passed.
+#[derive(Debug)]
+pub enum Stop {
+    /// The program is wrong.
+    Failed(Failure),
+    /// The check does not apply; with the reason.
+    Skipped(String),
+    /// The grader could not tell; with its own trouble.
+    Inconclusive(String),
+}
+
+impl From<io::Error> for Stop {
+    /// An error of a socket or a process that the grader itself needs.
+    fn from(error: io::Error) -> Self {
+        Stop::Inconclusive(format!("the grader's own trouble: {error}"))
+    }
+}
+
+/// What a wrong program did.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// A stable code, such as `E_CLOSED_WITH_UNREAD_DATA`.
+    pub code: &'static str,
+    /// One sentence.
+    pub why: String,
+    /// What a right program does.
+    pub expected: String,
+    /// What was seen instead.
+    pub seen: String,
+}
+
+/// Every code with its hint: what to do about it, and the place in `labs.md`.
+const HINTS: &[(&str, &str)] = &[
+    ("E_NO_CONNECTION", "connect to the host and the port of the command line (labs.md 1.2)"),
+    ("E_CLOSED_WITH_UNREAD_DATA", "half-close, then read to the end of file (labs.md 2.3)"),
+    ("E_RESET_BY_CLIENT", "read to the end of file before you close (labs.md 2.3)"),
+    ("E_SENT_TOO_LITTLE", "write until everything is written (labs.md 2.9)"),
+    ("E_SENT_TOO_MUCH", "send the messages that were asked for, and no others (labs.md 2.1)"),
+    ("E_NO_HALF_CLOSE", "shutdown(SHUT_WR) after the last message (labs.md 2.3)"),
+    ("E_DEADLOCK", "receive while you send: two threads or one selector (labs.md 2.8, 2.9)"),
+    ("E_HANG", "end when the server has ended, or is silent for too long (labs.md 2.3)"),
+    ("E_NO_TIMEOUT", "bound every wait by a time-out (labs.md 2.3)"),
+    ("E_BUSY_WAIT", "wait for readiness instead of asking again and again (labs.md 2.9)"),
+    ("E_MEMORY", "keep only what is outstanding, not all that was sent (labs.md 2.8)"),
+    ("E_SUCCESS_IN_SPITE", "an early end of file is an error: exit non-zero (labs.md 2.3)"),
+    ("E_CORRUPTION_UNNOTICED", "compare the bytes, not their number (labs.md 2.2)"),
+    ("E_NO_MESSAGE", "say on stderr what went wrong (labs.md 2.3)"),
+    ("E_CRASHED", "handle the error: a peer may fail at any moment (labs.md 2.3)"),
+    ("E_TOO_LATE", "look for the end of file wherever you read (labs.md 2.3)"),
+    ("E_EXIT_STATUS", "exit with 0 when every byte came back (labs.md 2.2)"),
+    ("E_LEFT_CHILD", "wait for your child processes before you end (labs.md 2.12)"),
+    ("E_REPORT", "report the bytes that were sent and received (labs.md 2.2)"),
+];
+
+impl Failure {
+    /// What to do about it, with the place in `labs.md`.
+    pub fn hint(&self) -> &'static str {
+        HINTS.iter().find(|(code, _)| *code == self.code).map_or("", |(_, hint)| hint)
+    }
+}
+
+/// How a check came out.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The program did what it must.
+    Passed,
+    /// It did not.
+    Failed(Failure),
+    /// The check does not apply, and why.
+    Skipped(String),
+    /// The grader could not tell, and why.
+    Inconclusive(String),
+}
+
+/// A check that was made.
+pub struct Checked {
+    /// Which.
+    pub check: &'static Check,
+    /// How it came out.
+    pub outcome: Outcome,
+    /// What crossed the wire.
+    pub events: Vec<Event>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A program that was graded.
+pub struct Graded {
+    /// Its name.
+    pub name: String,
+    /// The suite.
+    pub suite: &'static Suite,
+    /// What came out, in the order of the suite.
+    pub checked: Vec<Checked>,
+}
+
+impl Graded {
+    /// The ids of the checks that failed.
+    pub fn failed(&self) -> Vec<&'static str> {
+        let failed = |checked: &&Checked| matches!(checked.outcome, Outcome::Failed(_));
+        self.checked.iter().filter(failed).map(|checked| checked.check.id).collect()
+    }
+
+    /// Points reached, and points that could be reached: what was skipped does not count.
+    pub fn points(&self) -> (u32, u32) {
+        let sum = |counts: fn(&Outcome) -> bool| -> u32 {
+            let counted = self.checked.iter().filter(|checked| counts(&checked.outcome));
+            counted.map(|checked| checked.check.points).sum()
+        };
+        let passed = sum(|outcome| matches!(outcome, Outcome::Passed));
+        (passed, sum(|outcome| !matches!(outcome, Outcome::Skipped(_))))
+    }
+}
+
+/// Programs under test at the same time: mostly they wait for each other.
+const AT_ONCE: usize = 4;
+
+/// Grades each subject with the checks of its suite that `wanted` names (all, if it names none).
+/// `progress` hears of each check as it is done.
+pub fn grade(
+    subjects: &[(Subject, &'static Suite)],
+    wanted: &[String],
+    progress: impl Fn(usize, usize) + Sync,
+) -> Vec<Graded> {
+    let is_wanted = |check: &&Check| wanted.is_empty() || wanted.iter().any(|id| id == check.id);
+    let jobs: Vec<_> = subjects
+        .iter()
+        .enumerate()
+        .flat_map(|(n, (_, suite))| suite.checks.iter().filter(is_wanted).map(move |c| (n, c)))
+        .collect();
+    let done = Mutex::new(Vec::new());
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(&(subject, check)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let checked = make(check, &subjects[subject].0);
+            let mut done = done.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            done.push((subject, checked));
+            progress(done.len(), jobs.len());
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..AT_ONCE {
+            let _ = thread::Builder::new().spawn_scoped(scope, work); // fewer will do
+        }
+        work();
+    });
+    let mut graded: Vec<_> = subjects
+        .iter()
+        .map(|(subject, suite)| Graded { name: subject.name.clone(), suite, checked: Vec::new() })
+        .collect();
+    for (subject, checked) in done.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+        graded[subject].checked.push(checked);
+    }
+    for graded in &mut graded {
+        let place = |id| graded.suite.checks.iter().position(|check| check.id == id);
+        graded.checked.sort_by_key(|checked| place(checked.check.id));
+    }
+    graded
+}
+
+fn make(check: &'static Check, subject: &Subject) -> Checked {
+    let started = Instant::now();
+    let recorder = Recorder::new();
+    let missing = check.needs.iter().find(|placeholder| !subject.takes(**placeholder));
+    let result = match missing {
+        Some(placeholder) => Err(Stop::Skipped(placeholder.missing().to_owned())),
+        None => (check.run)(&mut Trial::new(subject, recorder.clone())),
+    };
+    let outcome = match result {
+        Ok(()) => Outcome::Passed,
+        Err(Stop::Failed(failure)) => Outcome::Failed(failure),
+        Err(Stop::Skipped(why)) => Outcome::Skipped(why),
+        Err(Stop::Inconclusive(why)) => Outcome::Inconclusive(why),
+    };
+    Checked { check, outcome, events: recorder.events(), took: started.elapsed() }
+}

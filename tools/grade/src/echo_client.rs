@@ -1,0 +1,470 @@
+//! The suite for echo clients (lecture part 2): the grader is the server.
+
+use std::mem;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::thread;
+use std::time::Duration;
+
+use crate::check::{Check, Stop, Suite};
+use crate::peer::{Incoming, Peer, Sent};
+use crate::subject::{Placeholder, Run};
+use crate::trial::{Ended, PATIENCE, Trial, fail};
+
+/// The suite for echo clients.
+pub static SUITE: Suite = Suite {
+    name: "echo-client",
+    checks: &[
+        Check {
+            id: "echo",
+            points: 2,
+            meaning: "a server that echoes well: every byte comes back, no RST either way, status 0",
+            needs: &[],
+            run: echo,
+        },
+        Check { id: "ipv6", points: 1, meaning: "the same on [::1]", needs: &[], run: ipv6 },
+        Check {
+            id: "dribble",
+            points: 2,
+            meaning: "an echo one byte at a time: every byte is waited for",
+            needs: &[],
+            run: dribble,
+        },
+        Check {
+            id: "late-tail",
+            points: 3,
+            meaning: "the last bytes come late: they are waited for",
+            needs: &[Placeholder::Count, Placeholder::Length],
+            run: late_tail,
+        },
+        Check {
+            id: "after-eof",
+            points: 2,
+            meaning: "a server that reads to the end of file, then answers everything: no deadlock",
+            needs: &[Placeholder::Count, Placeholder::Length],
+            run: after_eof,
+        },
+        Check {
+            id: "backpressure",
+            points: 2,
+            meaning: "64 MiB, small buffers, a server that does not read while it has unsent data: \
+                      no deadlock, less than 64 MiB of memory",
+            needs: &[Placeholder::Count, Placeholder::Length],
+            run: backpressure,
+        },
+        Check {
+            id: "early-close",
+            points: 2,
+            meaning: "a FIN in the middle: ends at once, non-zero, and says so",
+            needs: &[Placeholder::Count, Placeholder::Length],
+            run: early_close,
+        },
+        Check {
+            id: "reset",
+            points: 1,
+            meaning: "an RST in the middle: ends at once, non-zero, says so and does not crash",
+            needs: &[Placeholder::Count, Placeholder::Length],
+            run: reset,
+        },
+        Check {
+            id: "corrupt",
+            points: 2,
+            meaning: "one byte flipped, one too many, one missing: noticed, non-zero",
+            needs: &[Placeholder::Count, Placeholder::Length],
+            run: corrupt,
+        },
+        Check {
+            id: "silent",
+            points: 1,
+            meaning: "a server that never answers: gives up after its time-out, without CPU",
+            needs: &[],
+            run: silent,
+        },
+        Check {
+            id: "refused",
+            points: 1,
+            meaning: "nobody listens: a clear error, non-zero, at once",
+            needs: &[],
+            run: refused,
+        },
+        Check {
+            id: "report",
+            points: 1,
+            meaning: "the JSON report agrees with what crossed the wire",
+            needs: &[Placeholder::Json],
+            run: report,
+        },
+    ],
+};
+
+const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+/// Messages of a run, unless the check is about many.
+const COUNT: usize = 20;
+/// Bytes in each.
+const LENGTH: usize = 1000;
+/// A time-out that a right program never needs.
+const LONG: Duration = Duration::from_secs(10);
+/// A time-out that the check waits for.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// A run against `listener`.
+fn run_at(listener: &TcpListener, timeout: Duration) -> Result<Run, Stop> {
+    let server = listener.local_addr()?;
+    Ok(Run { server, count: COUNT, length: LENGTH, timeout, json: false })
+}
+
+/// Bytes that the program has to send in a run.
+fn total(run: &Run) -> u64 {
+    (run.count * run.length) as u64
+}
+
+/// Starts the program as `run` says and accepts its connection.
+fn connect(trial: &mut Trial<'_>, listener: &TcpListener, run: &Run) -> Result<Peer, Stop> {
+    trial.start(run)?;
+    trial.accept(listener)
+}
+
+/// Sends `data` back. An RST is found by the next receive.
+fn send(trial: &Trial<'_>, peer: &mut Peer, data: &[u8]) -> Result<(), Stop> {
+    match peer.send(data, PATIENCE)? {
+        Sent::All | Sent::Reset => Ok(()),
+        Sent::Stuck => Err(fail(
+            "E_DEADLOCK",
+            "The program sends on without receiving: all buffers are full and both sides wait.",
+            "it receives while it sends",
+            trial.explain(peer),
+        )),
+    }
+}
+
+/// The end of a program whose every byte was or is on its way back.
+fn ends_well(
+    trial: &mut Trial<'_>,
+    peer: &mut Peer,
+    end: Incoming,
+    run: &Run,
+) -> Result<Ended, Stop> {
+    if end == Incoming::Silence {
+        let sent_all = peer.received >= total(run);
+        let (code, why) = match sent_all {
+            true => ("E_NO_HALF_CLOSE", "The program has everything back and does not close."),
+            false => ("E_HANG", "The program neither sends on nor closes."),
+        };
+        return Err(fail(code, why, "a FIN after the last message", trial.waited()));
+    }
+    peer.fin();
+    let ended = trial.end(PATIENCE)?;
+    if peer.was_reset() {
+        let why = "The program closed its socket before it had received everything: \
+                   what was still on its way is lost, and the server gets an RST.";
+        let expected = format!("it receives {} bytes and the FIN, then closes", total(run));
+        return Err(fail("E_CLOSED_WITH_UNREAD_DATA", why, expected, ended.summary()));
+    }
+    if ended.crashed() {
+        return Err(fail("E_CRASHED", "The program crashed.", "status 0", ended.summary()));
+    }
+    if trial.takes(Placeholder::Count) && peer.received != total(run) {
+        let (code, why) = match peer.received < total(run) {
+            true => ("E_SENT_TOO_LITTLE", "The program closed before it had sent everything."),
+            false => ("E_SENT_TOO_MUCH", "The program sent more than it was asked to."),
+        };
+        let seen = format!("{} bytes; {}", peer.received, ended.summary());
+        return Err(fail(code, why, format!("{} bytes", total(run)), seen));
+    }
+    if !ended.status.success() {
+        let why = "Every byte came back and yet the program says it failed.";
+        return Err(fail("E_EXIT_STATUS", why, "status 0", ended.summary()));
+    }
+    Ok(ended)
+}
+
+/// The end of a program that met `trouble`.
+fn ends_badly(trial: &mut Trial<'_>, trouble: &str) -> Result<(), Stop> {
+    let ended = trial.end(PATIENCE)?;
+    let (code, why) = if ended.crashed() {
+        ("E_CRASHED", format!("The program crashed on {trouble}."))
+    } else if ended.status.success() {
+        ("E_SUCCESS_IN_SPITE", format!("The program ended with success in spite of {trouble}."))
+    } else if !ended.complained() {
+        ("E_NO_MESSAGE", format!("The program ended without a word about {trouble}."))
+    } else {
+        return Ok(());
+    };
+    Err(fail(code, why, "a message on stderr and a status other than 0", ended.summary()))
+}
+
+fn echo(trial: &mut Trial<'_>) -> Result<(), Stop> {
+    echo_on(trial, V4, false)?;
+    if trial.left_child()? {
+        let why = "The program ended and left a child process running.";
+        return Err(fail("E_LEFT_CHILD", why, "no process of it is left", "one still runs"));
+    }
+    Ok(())
+}
+
+fn ipv6(trial: &mut Trial<'_>) -> Result<(), Stop> {
+    if trial.listen(V6, None).is_err() {
+        return Err(Stop::Skipped("this machine has no IPv6".to_owned()));
+    }
+    echo_on(trial, V6, false).map(|_| ())
+}
+
+fn report(trial: &mut Trial<'_>) -> Result<(), Stop> {
+    let (ended, bytes) = echo_on(trial, V4, true)?;
+    let seen =
+        || format!("{bytes} bytes each way on the wire; it printed: {}", ended.stdout.trim());
+    let wrong = |what: &str| {
+        let why = format!("The report does not agree with what crossed the wire: {what}.");
+        fail("E_REPORT", why, "rows, totals and verdict as on the wire", seen())
+    };
+    let Ok(report) = serde_json::from_str::<serde_json::Value>(&ended.stdout) else {
+        return Err(wrong("it is not one JSON object"));
+    };
+    for direction in ["sent", "received"] {
+        if report["totals"][direction] != bytes {
+            return Err(wrong(&format!("totals.{direction}")));
+        }
+        let rows = report[direction].as_array().ok_or_else(|| wrong(direction))?;
+        if rows.iter().filter_map(serde_json::Value::as_u64).sum::<u64>() != bytes {
+            return Err(wrong(&format!("the rows of {direction}")));
+        }
+    }
+    match (report["verdict"].as_str(), report["error"].is_null()) {
+        (Some("all-back"), true) => Ok(()),
+        _ => Err(wrong("verdict or error")),
+    }
+}
+
+/// A server on `host` that echoes well; returns how the program ended and the bytes each way.
+fn echo_on(trial: &mut Trial<'_>, host: IpAddr, json: bool) -> Result<(Ended, u64), Stop> {
+    let listener = trial.listen(host, None)?;
+    let run = Run { json, ..run_at(&listener, LONG)? };
+    let mut peer = connect(trial, &listener, &run)?;
+    let end = trial.receive_all(&mut peer, send)?;
+    let ended = ends_well(trial, &mut peer, end, &run)?;
+    Ok((ended, peer.received))
+}
+
+fn dribble(trial: &mut Trial<'_>) -> Result<(), Stop> {
+    /// How long a single byte stays alone: a program that takes it for the whole message goes on.
+    const ALONE: Duration = Duration::from_millis(20);
+    let listener = trial.listen(V4, None)?;
+    let run = run_at(&listener, LONG)?;
+    let mut peer = connect(trial, &listener, &run)?;
+    let end = trial.receive_all(&mut peer, |trial, peer, data| {
+        send(trial, peer, &data[..1])?;
+        thread::sleep(ALONE);
+        data[1..].chunks(1).try_for_each(|byte| send(trial, peer, byte))
+    })?;
+    ends_well(trial, &mut peer, end, &run).map(|_| ())
+}
+
+fn late_tail(trial: &mut Trial<'_>) -> Result<(), Stop> {
+    const TAIL: u64 = 100;
+    const LATE: Duration = Duration::from_millis(300);
+    let listener = trial.listen(V4, None)?;
+    let run = run_at(&listener, LONG)?;
+    let mut peer = connect(trial, &listener, &run)?;
+    let (mut held, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
+    let mut end = Incoming::Silence;
+    while peer.received < total(&run) {
+        match peer.receive(&mut buffer, PATIENCE)? {
+            Incoming::Data(n) => held.extend(&buffer[..n]),
+            other => {
+                end = other;
+                break;
+            }
+        }
+        let due = peer.received.min(total(&run) - TAIL) - peer.sent;
+        let now: Vec<u8> = held.drain(..due as usize).collect();
+        send(trial, &mut peer, &now)?;
+    }
+    peer.note("the last bytes are late");
+    thread::sleep(LATE);
+    send(trial, &mut peer, &held)?;
+    if end == Incoming::Silence {
+        end = trial.receive_all(&mut peer, send)?;
+    }
+    ends_well(trial, &mut peer, end, &run).map(|_| ())
+}
+
+fn after_eof(trial: &mut Trial<'_>) -> Result<(), Stop> {
+    let listener = trial.listen(V4, None)?;
+    let run = run_at(&listener, SHORT)?;
+    let mut peer = connect(trial, &listener, &run)?;
+    let mut answer = Vec::new();
+    let end = trial.receive_all(&mut peer, |_, _, data| {
+        answer.extend(data);
+        Ok(())
+    })?;
+    if end != Incoming::Fin || peer.received < total(&run) {
+        let why = format!(
+            "After {} of {} bytes the program waits for an answer, which comes only when it has \
+             sent everything: both wait.",
+            peer.received,
+            total(&run)
+        );
+        let expected = "it sends on, half-closes, then receives the answer";
+        return Err(fail("E_DEADLOCK", why, expected, trial.waited()));
+    }
+    send(trial, &mut peer, &answer)?;
+    ends_well(trial, &mut peer, end, &run).map(|_| ())
+}
+
+fn backpressure(trial: &mut Trial<'_>) -> Result<(), Stop> {
+    const BUFFER: usize = 4096;
+    const MOST: u64 = 64 * 1024; // KiB
+    let listener = trial.listen(V4, Some(BUFFER))?;
+    let run = Run { count: 1024, length: 64 * 1024, ..run_at(&listener, LONG)? };
+    let mut peer = connect(trial, &listener, &run)?;
+    peer.send_in_small_pieces()?;
+    let end = trial.receive_all(&mut peer, send)?;
+    let memory = trial.peak_memory();
+    ends_well(trial, &mut peer, end, &run)?;
+    match memory {
+        Some(memory) if memory > MOST => Err(fail(
+            "E_MEMORY",
+            "The program holds what it has sent and received, however much that is.",
+            format!("less than {MOST} KiB"),
+            format!("{memory} KiB for {} KiB sent", total(&run) / 1024),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn early_close(trial: &mut Trial<'_>) -> Result<(), Stop> {
+    let listener = trial.listen(V4, None)?;
+    let run = run_at(&listener, LONG)?;
+    let mut peer = connect(trial, &listener, &run)?;
+    let mut closed = false;
+    let end = trial.receive_all(&mut peer, |trial, peer, data| {
+        if !closed {
+            let left = (total(&run) / 2 - peer.sent).min(data.len() as u64);
+            send(trial, peer, &data[..left as usize])?;
+            closed = peer.sent == total(&run) / 2;
+            if closed {
+                peer.fin();
+            }
+        }
+        Ok(())
+    })?;
+    if end == Incoming::Silence {
+        let why = "The server has closed and the program goes on waiting for it.";
+        return Err(fail("E_TOO_LATE", why, "it ends at once", trial.waited()));
+    }
+    ends_badly(trial, "a server that closes in the middle")
+}
+
+fn reset(trial: &mut Trial<'_>) -> Result<(), Stop> {
+    let listener = trial.listen(V4, None)?;
+    let run = run_at(&listener, LONG)?;
+    let mut peer = connect(trial, &listener, &run)?;
+    let mut buffer = vec![0; 64 * 1024];
+    while peer.received < total(&run) / 2 {
+        match peer.receive(&mut buffer, PATIENCE)? {
+            Incoming::Data(n) => send(trial, &mut peer, &buffer[..n])?,
+            _ => break,
+        }
+    }
+    peer.reset()?;
+    ends_badly(trial, "an RST in the middle")
+}
+
+fn corrupt(trial: &mut Trial<'_>) -> Result<(), Stop> {
+    /// The offset that is spoiled: inside a message, and for an extra byte behind it.
+    const AT: u64 = (COUNT / 2 * LENGTH) as u64;
+    type Spoil = fn(&mut Vec<u8>, usize);
+    let flip: Spoil = |data, at| data[at - 7] ^= 1;
+    let double: Spoil = |data, at| data.insert(at, b'\n');
+    let remove: Spoil = |data, at| {
+        data.remove(at - 7);
+    };
+    for (what, spoil) in [("flipped", flip), ("too many", double), ("missing", remove)] {
+        let listener = trial.listen(V4, None)?;
+        let run = run_at(&listener, SHORT)?;
+        let mut peer = connect(trial, &listener, &run)?;
+        let mut answer = Vec::new();
+        let mut done = 0;
+        // Up to the message to be spoiled, then this one as a whole, then the rest.
+        let end = trial.receive_all(&mut peer, |trial, peer, data| {
+            answer.extend(data);
+            let mut due = answer.len();
+            if done < AT {
+                let whole = (AT - done) as usize;
+                if due >= whole {
+                    done += due as u64;
+                    let mut now = mem::take(&mut answer);
+                    spoil(&mut now, whole);
+                    return send(trial, peer, &now);
+                }
+                due = due.min(whole.saturating_sub(LENGTH));
+            }
+            done += due as u64;
+            let now: Vec<u8> = answer.drain(..due).collect();
+            send(trial, peer, &now)
+        })?;
+        if end == Incoming::Silence {
+            peer.note("the server ends what is not going on");
+        }
+        peer.fin();
+        let ended = trial.end(PATIENCE)?;
+        if ended.crashed() {
+            let why = format!("The program crashed on one byte {what}.");
+            return Err(fail("E_CRASHED", why, "a status other than 0", ended.summary()));
+        }
+        if ended.status.success() {
+            let why = format!("One byte of the echo was {what}, and the program did not notice.");
+            let expected = "the bytes are compared: a status other than 0";
+            return Err(fail("E_CORRUPTION_UNNOTICED", why, expected, ended.summary()));
+        }
+    }
+    Ok(())
+}
+
+fn silent(trial: &mut Trial<'_>) -> Result<(), Stop> {
+    /// A silence in which the CPU time is measured, shorter than the program's time-out.
+    const WINDOW: Duration = Duration::from_millis(300);
+    const WITHOUT_PLACEHOLDER: Duration = Duration::from_secs(15);
+    let listener = trial.listen(V4, None)?;
+    let run = run_at(&listener, SHORT)?;
+    let mut peer = connect(trial, &listener, &run)?;
+    let mut buffer = vec![0; 64 * 1024];
+    while let Incoming::Data(_) = peer.receive(&mut buffer, WINDOW / 2)? {}
+    let before = trial.cpu_time();
+    let waited = trial.explain(&peer);
+    thread::sleep(WINDOW);
+    if let (Some(before), Some(after)) = (before, trial.cpu_time())
+        && after.saturating_sub(before) > WINDOW / 10
+    {
+        let seen = format!("{:?} of CPU time in {WINDOW:?} of silence", after - before);
+        let why = "The program uses the CPU while there is nothing to do.";
+        return Err(fail("E_BUSY_WAIT", why, "it waits", seen));
+    }
+    let placeholder = trial.takes(Placeholder::Timeout);
+    let patience = if placeholder { PATIENCE } else { WITHOUT_PLACEHOLDER };
+    match trial.end(patience) {
+        Ok(_) => ends_badly(trial, "a server that never answers"),
+        Err(Stop::Failed(_)) => Err(fail(
+            "E_NO_TIMEOUT",
+            "The server never answers, and the program waits for ever.",
+            format!("it gives up within {patience:?}"),
+            waited,
+        )),
+        Err(stop) => Err(stop),
+    }
+}
+
+fn refused(trial: &mut Trial<'_>) -> Result<(), Stop> {
+    let (_held, server) = trial.dead_port()?;
+    trial.start(&Run { server, count: COUNT, length: LENGTH, timeout: LONG, json: false })?;
+    trial.unconnected();
+    match trial.end(PATIENCE) {
+        Err(Stop::Failed(failure)) => {
+            let why = "Nobody listens, and the program goes on trying.";
+            Err(fail("E_TOO_LATE", why, "it ends at once", failure.seen))
+        }
+        Err(stop) => Err(stop),
+        Ok(_) => ends_badly(trial, "a refused connection"),
+    }
+}

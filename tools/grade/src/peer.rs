@@ -1,0 +1,171 @@
+//! The grader's end of a connection: every byte, FIN and RST that it sees or sends is recorded.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::SockRef;
+use wire::event::{Connection, Direction, Kind};
+
+/// The server's end of a connection with a program under test.
+pub struct Peer {
+    /// Bytes received so far.
+    pub received: u64,
+    /// Bytes sent so far.
+    pub sent: u64,
+    sock: TcpStream,
+    wire: Connection,
+    was_reset: bool,
+}
+
+/// What came in.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// So many bytes, at the start of the buffer.
+    Data(usize),
+    /// The client's FIN.
+    Fin,
+    /// The client's RST.
+    Reset,
+    /// Nothing, in the time there was.
+    Silence,
+}
+
+/// What became of bytes that were to be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// They are in the send buffer.
+    All,
+    /// The client's RST came instead.
+    Reset,
+    /// For so long a time the client has read nothing; the send buffer is full.
+    Stuck,
+}
+
+impl Peer {
+    /// The server's end of the accepted connection `sock`, recorded in `wire`.
+    ///
+    /// # Errors
+    /// The socket cannot be set up.
+    pub fn new(sock: TcpStream, wire: Connection) -> io::Result<Self> {
+        sock.set_nodelay(true)?; // a byte written alone goes out alone
+        wire.record(Direction::ToServer, Kind::Connect);
+        wire.record(Direction::ToClient, Kind::Accept);
+        Ok(Peer { received: 0, sent: 0, sock, wire, was_reset: false })
+    }
+
+    /// Keeps the send buffer as small as the system allows.
+    ///
+    /// # Errors
+    /// The option cannot be set.
+    pub fn send_in_small_pieces(&self) -> io::Result<()> {
+        SockRef::from(&self.sock).set_send_buffer_size(1)
+    }
+
+    /// The addresses of the connection: the client's, the server's.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.sock.peer_addr()?, self.sock.local_addr()?))
+    }
+
+    /// Receives once, waiting at most `within`.
+    ///
+    /// # Errors
+    /// The system's, other than the client's RST.
+    pub fn receive(&mut self, buffer: &mut [u8], within: Duration) -> io::Result<Incoming> {
+        if self.was_reset {
+            return Ok(Incoming::Reset);
+        }
+        self.sock.set_read_timeout(Some(within.max(Duration::from_millis(1))))?;
+        loop {
+            match self.sock.read(buffer) {
+                Ok(0) => {
+                    self.wire.record(Direction::ToServer, Kind::Fin);
+                    return Ok(Incoming::Fin);
+                }
+                Ok(n) => {
+                    self.wire.data(Direction::ToServer, &buffer[..n]);
+                    self.received += n as u64;
+                    return Ok(Incoming::Data(n));
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Ok(Incoming::Silence);
+                }
+                Err(error) if is_reset(&error) => {
+                    self.reset_seen();
+                    return Ok(Incoming::Reset);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends all of `data`, waiting at most `within` for room at a time.
+    ///
+    /// # Errors
+    /// The system's, other than the client's RST.
+    pub fn send(&mut self, mut data: &[u8], within: Duration) -> io::Result<Sent> {
+        self.sock.set_write_timeout(Some(within))?;
+        while !data.is_empty() {
+            match self.sock.write(data) {
+                Ok(n) => {
+                    self.wire.data(Direction::ToClient, &data[..n]);
+                    self.sent += n as u64;
+                    data = &data[n..];
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Sent::Stuck),
+                Err(error) if is_reset(&error) => {
+                    self.reset_seen();
+                    return Ok(Sent::Reset);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Sent::All)
+    }
+
+    /// Sends a FIN. That the connection is gone already is no matter.
+    pub fn fin(&self) {
+        if self.sock.shutdown(Shutdown::Write).is_ok() {
+            self.wire.record(Direction::ToClient, Kind::Fin);
+        }
+    }
+
+    /// Sends an RST and is gone.
+    ///
+    /// # Errors
+    /// The option cannot be set.
+    pub fn reset(self) -> io::Result<()> {
+        SockRef::from(&self.sock).set_linger(Some(Duration::ZERO))?;
+        self.wire.record(Direction::ToClient, Kind::Reset);
+        Ok(())
+    }
+
+    /// Whether the client has sent an RST, also after its FIN: then it closed although bytes were
+    /// unread or on their way.
+    pub fn was_reset(&mut self) -> bool {
+        if !self.was_reset && self.sock.take_error().is_ok_and(|error| error.is_some()) {
+            self.reset_seen();
+        }
+        self.was_reset
+    }
+
+    /// Records a remark beside the server's lifeline.
+    pub fn note(&self, text: &str) {
+        self.wire.note(Direction::ToClient, text);
+    }
+
+    fn reset_seen(&mut self) {
+        self.was_reset = true;
+        self.wire.record(Direction::ToServer, Kind::Reset);
+    }
+}
+
+/// How an RST shows in a call: as a reset, or as a broken pipe behind a FIN.
+fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,162 @@
+//! The program `grade`.
+
+use std::io::{self, IsTerminal, Write};
+use std::panic;
+use std::process::ExitCode;
+
+use clap::Parser;
+use grade::check::{self, Graded, Outcome, SUITES, Suite};
+use grade::subject::Subject;
+use grade::{show, workspace};
+use wire::ladder::Style;
+
+/// All checks passed.
+const PASSED: u8 = 0;
+/// Some failed.
+const FAILED: u8 = 1;
+/// Bad arguments.
+const USAGE: u8 = 2;
+/// None failed, and of some the grader could not tell.
+const INCONCLUSIVE: u8 = 3;
+/// A fault of the grader itself (sysexits(3): EX_SOFTWARE).
+const FAULT: u8 = 70;
+
+/// Rows of a ladder: of a longer one the middle is left out.
+const ROWS: usize = 24;
+
+/// Checks programs from outside, tells the wrong from the right ones, and says why
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "\
+Placeholders in COMMAND: {host} {port} {addr}, the server; {count} {length}, the messages to send; \
+{timeout}, seconds to wait for a silent server; {json}, becomes --json where a report is wanted.
+
+Exit status: 0 all passed, 1 some failed, 2 usage, 3 inconclusive, 70 a fault of the grader."
+)]
+struct Args {
+    /// Programs of this workspace; those that have a suite
+    #[arg(value_name = "PACKAGE", conflicts_with = "command")]
+    packages: Vec<String>,
+    /// Suite for COMMAND
+    #[arg(long, requires = "command")]
+    suite: Option<String>,
+    /// Only these checks
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    only: Vec<String>,
+    /// COMMAND takes its messages from standard input, as nc does
+    #[arg(long, requires = "command")]
+    stdin: bool,
+    /// Results as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Lists the suites and their checks
+    #[arg(long, exclusive = true)]
+    list: bool,
+    /// A program in any language, with placeholders
+    #[arg(last = true, requires = "suite")]
+    command: Vec<String>,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let status = panic::catch_unwind(|| run(&args)).unwrap_or(Ok(FAULT));
+    ExitCode::from(status.unwrap_or_else(|(status, why)| {
+        let _ = writeln!(io::stderr(), "error: {why}");
+        status
+    }))
+}
+
+type Failed = (u8, String);
+
+fn fault(error: io::Error) -> Failed {
+    (FAULT, error.to_string())
+}
+
+fn run(args: &Args) -> Result<u8, Failed> {
+    if args.list {
+        return print(&list()).map(|()| PASSED);
+    }
+    let subjects = subjects(args)?;
+    let known = |id: &String| {
+        let mut checks = subjects.iter().flat_map(|(_, suite)| suite.checks);
+        checks.any(|check| check.id == id)
+    };
+    if let Some(id) = args.only.iter().find(|id| !known(id)) {
+        return Err((USAGE, format!("no check is called {id}; grade --list shows them")));
+    }
+    let terminal = io::stderr().is_terminal();
+    let graded = check::grade(&subjects, &args.only, |done, of| {
+        if terminal {
+            let end = if done == of { "\r\x1b[K" } else { "" };
+            let _ = write!(io::stderr(), "\r{done} of {of} checks{end}");
+        }
+    });
+    let color = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    print(&match args.json {
+        true => format!("{:#}\n", show::json(&graded)),
+        false => show::text(&graded, &Style { color, rows: ROWS, ..Style::default() }),
+    })?;
+    Ok(status(&graded))
+}
+
+fn print(text: &str) -> Result<(), Failed> {
+    let mut stdout = io::stdout();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|error| (FAULT, format!("standard output: {error}")))
+}
+
+/// What is to be graded, by what.
+fn subjects(args: &Args) -> Result<Vec<(Subject, &'static Suite)>, Failed> {
+    let suite = |name: &str| {
+        let names = || SUITES.map(|suite| suite.name).join(", ");
+        check::suite(name)
+            .ok_or_else(|| (USAGE, format!("no suite {name}; there are: {}", names())))
+    };
+    if let (Some(name), [program, ..]) = (&args.suite, &args.command[..]) {
+        let (name, suite) = (program.clone(), suite(name)?);
+        let subject = Subject { name, command: args.command.clone(), fed: args.stdin };
+        if !subject.is_addressed() {
+            return Err((USAGE, "COMMAND needs {addr}, or {host} and {port}".to_owned()));
+        }
+        return Ok(vec![(subject, suite)]);
+    }
+    if args.packages.is_empty() {
+        return Err((USAGE, "name a PACKAGE, or --suite S -- COMMAND; see --help".to_owned()));
+    }
+    let programs = workspace::programs().map_err(fault)?;
+    let mut wanted = Vec::new();
+    for name in &args.packages {
+        let program = programs.iter().find(|program| program.name == *name);
+        wanted.push(program.ok_or_else(|| {
+            (USAGE, format!("no program called {name} has a suite in this workspace"))
+        })?);
+    }
+    let folder = harness::build(wanted.iter().map(|program| &*program.name));
+    wanted.iter().map(|program| Ok((program.subject(&folder), suite(&program.suite)?))).collect()
+}
+
+fn status(graded: &[Graded]) -> u8 {
+    let any = |what: fn(&Outcome) -> bool| {
+        graded.iter().flat_map(|program| &program.checked).any(|checked| what(&checked.outcome))
+    };
+    if any(|outcome| matches!(outcome, Outcome::Failed(_))) {
+        FAILED
+    } else if any(|outcome| matches!(outcome, Outcome::Inconclusive(_))) {
+        INCONCLUSIVE
+    } else {
+        PASSED
+    }
+}
+
+fn list() -> String {
+    let mut shown = String::new();
+    for suite in SUITES {
+        shown += &format!("{}\n", suite.name);
+        for check in suite.checks {
+            shown += &format!("  {:<14}{:>2}  {}\n", check.id, check.points, check.meaning);
+        }
+    }
+    shown
+}

@@ -1,0 +1,122 @@
+//! Results for a person and for a script.
+
+use serde_json::{Value, json};
+use wire::ladder::{self, Style};
+
+use crate::check::{Checked, Graded, Outcome};
+
+/// The results for a person: a line for each check, then each failure with its ladder and, where
+/// another program passed the same check, that one's ladder for comparison.
+pub fn text(graded: &[Graded], style: &Style) -> String {
+    let mut shown = String::new();
+    for program in graded {
+        let (points, of) = program.points();
+        shown += &format!("{} ({}): {points} of {of} points\n", program.name, program.suite.name);
+        for checked in &program.checked {
+            shown += &line(checked, style);
+        }
+        shown.push('\n');
+    }
+    for program in graded {
+        for checked in &program.checked {
+            if let Outcome::Failed(failure) = &checked.outcome {
+                let title = format!("{}, {}: {}", program.name, checked.check.id, failure.code);
+                shown += &format!("{}\n{}\n", paint(style, "1;31", &title), failure.why);
+                for (name, value) in [
+                    ("expected", &*failure.expected),
+                    ("seen", &failure.seen),
+                    ("hint", failure.hint()),
+                ] {
+                    shown += &format!("  {name:<9} {value}\n");
+                }
+                shown += &format!("{}\n", ladder::draw(&checked.events, style));
+            }
+        }
+    }
+    for (program, checked) in comparisons(graded) {
+        let title = format!("{}, {}: passed", program.name, checked.check.id);
+        shown += &format!("{}\n", paint(style, "1;32", &title));
+        shown += &format!("{}\n", ladder::draw(&checked.events, style));
+    }
+    shown
+}
+
+/// The checks that one program failed, as made of the first other program that passed them.
+fn comparisons(graded: &[Graded]) -> Vec<(&Graded, &Checked)> {
+    let all =
+        || graded.iter().flat_map(|program| program.checked.iter().map(move |c| (program, c)));
+    let mut found: Vec<(&Graded, &Checked)> = Vec::new();
+    for (loser, failed) in all().filter(|(_, c)| matches!(c.outcome, Outcome::Failed(_))) {
+        let same = |program: &Graded, checked: &Checked| {
+            program.suite.name == loser.suite.name && checked.check.id == failed.check.id
+        };
+        let passed = all().find(|(p, c)| same(p, c) && matches!(c.outcome, Outcome::Passed));
+        if let Some((winner, passed)) = passed
+            && !found.iter().any(|(p, c)| same(p, c))
+        {
+            found.push((winner, passed));
+        }
+    }
+    found
+}
+
+fn line(checked: &Checked, style: &Style) -> String {
+    let (word, color, rest) = match &checked.outcome {
+        Outcome::Passed => ("passed", "32", checked.check.meaning.to_owned()),
+        Outcome::Failed(failure) => {
+            ("FAILED", "1;31", format!("{}: {}", failure.code, failure.why))
+        }
+        Outcome::Skipped(why) => ("skipped", "2", why.clone()),
+        Outcome::Inconclusive(why) => ("unclear", "33", why.clone()),
+    };
+    let word = paint(style, color, &format!("{word:<8}"));
+    format!("  {word}{:<14}{:>2}  {rest}\n", checked.check.id, checked.check.points)
+}
+
+fn paint(style: &Style, color: &str, text: &str) -> String {
+    if style.color { format!("\x1b[{color}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// The results for a script: one JSON object.
+pub fn json(graded: &[Graded]) -> Value {
+    let programs: Vec<Value> = graded
+        .iter()
+        .map(|program| {
+            let (points, of) = program.points();
+            let checks: Vec<Value> = program.checked.iter().map(check).collect();
+            json!({
+                "program": program.name,
+                "suite": program.suite.name,
+                "points": points,
+                "of": of,
+                "checks": checks,
+            })
+        })
+        .collect();
+    json!({ "programs": programs })
+}
+
+fn check(checked: &Checked) -> Value {
+    let (outcome, why) = match &checked.outcome {
+        Outcome::Passed => ("passed", None),
+        Outcome::Failed(failure) => ("failed", Some(&failure.why)),
+        Outcome::Skipped(why) => ("skipped", Some(why)),
+        Outcome::Inconclusive(why) => ("inconclusive", Some(why)),
+    };
+    let mut value = json!({
+        "id": checked.check.id,
+        "points": checked.check.points,
+        "outcome": outcome,
+        "why": why,
+        "seconds": checked.took.as_secs_f64(),
+    });
+    if let Outcome::Failed(failure) = &checked.outcome {
+        value["code"] = failure.code.into();
+        value["hint"] = failure.hint().into();
+        value["expected"] = failure.expected.as_str().into();
+        value["seen"] = failure.seen.as_str().into();
+        value["ladder"] =
+            ladder::draw(&checked.events, &Style { rows: 30, ..Style::default() }).into();
+    }
+    value
+}

@@ -1,0 +1,260 @@
+//! One run of a program under test against one peer.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::process::ExitStatus;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use harness::Process;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{Domain, SockRef, Socket, Type};
+use wire::event::{Connection, Direction, Kind, Recorder};
+
+use crate::check::{Failure, Stop};
+use crate::hang;
+use crate::peer::{Incoming, Peer};
+use crate::subject::{self, Placeholder, Run, Subject};
+
+/// Time for a program to start and to connect, on a loaded machine.
+pub const START: Duration = Duration::from_secs(20);
+
+/// How long nothing moves before a program is taken to hang.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A silence after which the grader looks what the program waits for; it may have a short time-out.
+const SILENCE: Duration = Duration::from_millis(400);
+
+/// A program under test, and what is recorded of it.
+pub struct Trial<'s> {
+    subject: &'s Subject,
+    recorder: Recorder,
+    process: Option<Process>,
+    waited: String,
+}
+
+/// How a program ended.
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub stdout: String,
+    /// Its errors.
+    pub stderr: String,
+}
+
+impl<'s> Trial<'s> {
+    /// A trial of `subject` that has not begun.
+    pub fn new(subject: &'s Subject, recorder: Recorder) -> Self {
+        Trial { subject, recorder, process: None, waited: String::new() }
+    }
+
+    /// A listening socket on a free port of `host`, with receive buffers of `buffer` bytes, or as
+    /// the system has them.
+    ///
+    /// # Errors
+    /// There is no such address on this machine.
+    pub fn listen(&self, host: IpAddr, buffer: Option<usize>) -> io::Result<TcpListener> {
+        let listener = TcpListener::bind((host, 0))?;
+        if let Some(buffer) = buffer {
+            SockRef::from(&listener).set_recv_buffer_size(buffer)?; // inherited by connections
+        }
+        Ok(listener)
+    }
+
+    /// A socket that holds a port where nobody listens, so that nobody else takes it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn dead_port(&self) -> io::Result<(Socket, SocketAddr)> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+        let addr = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok((socket, addr))
+    }
+
+    /// Starts the program; an earlier run of it is over.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(&mut self, run: &Run) -> Result<(), Stop> {
+        self.process = None;
+        let mut command = self.subject.command(run);
+        let program = command.get_program().to_string_lossy().into_owned();
+        let mut process = Process::spawn(command.env("RUST_BACKTRACE", "0"))
+            .map_err(|error| Stop::Inconclusive(format!("{program} cannot be started: {error}")))?;
+        let stdin = process.stdin.take();
+        if self.subject.fed {
+            let messages = subject::messages(run.count, run.length);
+            let feed = move || stdin.map(|mut stdin| stdin.write_all(&messages)); // it need not read
+            thread::Builder::new().spawn(feed)?;
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn process(&mut self) -> Result<&mut Process, Stop> {
+        let missing = || Stop::Inconclusive("the program was not started".to_owned());
+        self.process.as_mut().ok_or_else(missing)
+    }
+
+    /// Accepts the connection of the program.
+    ///
+    /// # Errors
+    /// It ends, or waits, without connecting.
+    pub fn accept(&mut self, listener: &TcpListener) -> Result<Peer, Stop> {
+        let process = self.process()?;
+        let mut fds = [
+            PollFd::new(listener, PollFlags::IN),
+            PollFd::new(&process.gone, PollFlags::IN | PollFlags::HUP),
+        ];
+        let end = Instant::now() + START;
+        while Instant::now() < end {
+            let left = end.saturating_duration_since(Instant::now());
+            let timeout =
+                Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+            match poll(&mut fds, Some(&timeout)) {
+                Err(rustix::io::Errno::INTR) => continue,
+                result => result.map_err(io::Error::from)?,
+            };
+            if !fds[0].revents().is_empty() {
+                let (sock, _) = listener.accept()?;
+                return Ok(Peer::new(sock, self.recorder.connection())?);
+            }
+            if !fds[1].revents().is_empty() {
+                let ended = self.end(PATIENCE)?;
+                return Err(no_connection(ended.summary()));
+            }
+        }
+        Err(no_connection(format!("it was still running after {START:?}")))
+    }
+
+    /// A connection to record in when there was none: a port where nobody listens.
+    pub fn unconnected(&self) -> Connection {
+        let wire = self.recorder.connection();
+        wire.record(Direction::ToServer, Kind::Connect);
+        wire.record(Direction::ToClient, Kind::Refused);
+        wire
+    }
+
+    /// Waits for the program to end.
+    ///
+    /// # Errors
+    /// It does not, within `within`.
+    pub fn end(&mut self, within: Duration) -> Result<Ended, Stop> {
+        let process = self.process()?;
+        let Some(status) = process.wait(within) else {
+            let doing = hang::doing(process.pid);
+            return Err(fail(
+                "E_HANG",
+                format!("The program did not end within {within:?}."),
+                "it ends by itself",
+                doing.unwrap_or("it is still running".to_owned()),
+            ));
+        };
+        let (stdout, stderr) = (process.stdout.clone(), process.stderr.clone());
+        // A child that was left behind would hold the streams open: what is there by now counts.
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let (stdout, stderr) = (text(stdout.all(PATIENCE)), text(stderr.all(PATIENCE)));
+        Ok(Ended { status, stdout, stderr })
+    }
+
+    /// Whether a child of the program still runs after its end.
+    ///
+    /// # Errors
+    /// The program was never started.
+    pub fn left_child(&mut self) -> Result<bool, Stop> {
+        Ok(self.process()?.has_group())
+    }
+
+    /// The most memory that the program has held so far, in KiB, where the system tells.
+    pub fn peak_memory(&self) -> Option<u64> {
+        harness::peak_memory(self.process.as_ref()?.pid).ok()
+    }
+
+    /// Whether the command can be told what `placeholder` stands for.
+    pub fn takes(&self, placeholder: Placeholder) -> bool {
+        self.subject.takes(placeholder)
+    }
+
+    /// The CPU time that the program has used so far, where the system tells.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        hang::cpu_time(self.process.as_ref()?.pid)
+    }
+
+    /// What the program and `peer` wait for, where the system tells.
+    pub fn explain(&self, peer: &Peer) -> String {
+        let doing = self.process.as_ref().and_then(|process| hang::doing(process.pid));
+        let addresses = peer.addresses().ok();
+        let queues = addresses.and_then(|(client, server)| hang::queues(client, server));
+        let known = [doing, queues.map(|queues| queues.to_string())];
+        known.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
+
+    /// Receives until the client's FIN or RST, or until nothing moves for [`PATIENCE`]; hands each
+    /// piece on. What the program waited for in its last silence is kept for [`Trial::waited`].
+    ///
+    /// # Errors
+    /// What `handle` says.
+    pub fn receive_all(
+        &mut self,
+        peer: &mut Peer,
+        mut handle: impl FnMut(&Self, &mut Peer, &[u8]) -> Result<(), Stop>,
+    ) -> Result<Incoming, Stop> {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let mut incoming = peer.receive(&mut buffer, SILENCE)?;
+            if incoming == Incoming::Silence {
+                self.waited = self.explain(peer);
+                incoming = peer.receive(&mut buffer, PATIENCE - SILENCE)?;
+            }
+            match incoming {
+                Incoming::Data(n) => handle(self, peer, &buffer[..n])?,
+                end => return Ok(end),
+            }
+        }
+    }
+
+    /// What the program waited for in its last long silence; empty if it never was silent, or the
+    /// system does not tell.
+    pub fn waited(&self) -> &str {
+        &self.waited
+    }
+}
+
+/// A failure.
+pub fn fail(
+    code: &'static str,
+    why: impl Into<String>,
+    expected: impl Into<String>,
+    seen: impl Into<String>,
+) -> Stop {
+    let (why, expected, seen) = (why.into(), expected.into(), seen.into());
+    Stop::Failed(Failure { code, why, expected, seen })
+}
+
+fn no_connection(seen: String) -> Stop {
+    let why = "The program did not connect to the server it was given.";
+    fail("E_NO_CONNECTION", why, "a connection to that host and port", seen)
+}
+
+impl Ended {
+    /// How it ended, in a few words: its status and the first line of its errors.
+    pub fn summary(&self) -> String {
+        let first = self.stderr.lines().find(|line| !line.trim().is_empty());
+        format!("{}, {}", self.status, first.unwrap_or("and nothing on stderr"))
+    }
+
+    /// Whether it died instead of handling an error: by a signal, a panic, an exception.
+    pub fn crashed(&self) -> bool {
+        let traces = ["panicked at", "Traceback (most recent call last)", "Exception in thread"];
+        self.status.code().is_none() || traces.iter().any(|trace| self.stderr.contains(trace))
+    }
+
+    /// Whether it says that something is wrong: on stderr, or at the end of what it printed.
+    pub fn complained(&self) -> bool {
+        let words = ["error", "abnormal", "terminat", "reset", "refused", "closed", "fail"];
+        let last = self.stdout.lines().next_back().unwrap_or_default().to_lowercase();
+        !self.stderr.trim().is_empty() || words.iter().any(|word| last.contains(word))
+    }
+}

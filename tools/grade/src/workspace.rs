@@ -1,0 +1,64 @@
+//! The programs of this workspace, and what their `Cargo.toml` says of them.
+
+use std::io;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::subject::Subject;
+
+/// A lecture program with a suite, from `[package.metadata.lab]`.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Its package.
+    pub name: String,
+    /// The suite whose checks apply.
+    pub suite: String,
+    /// The checks that it fails on purpose.
+    pub fails: Vec<String>,
+    /// Whether it takes its messages from standard input.
+    pub fed: bool,
+}
+
+/// The lecture programs that say which suite applies to them, by name.
+///
+/// # Errors
+/// `cargo metadata` cannot be run or understood.
+pub fn programs() -> io::Result<Vec<Program>> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    let output = cargo.args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    let metadata: Value = serde_json::from_slice(&output.stdout)?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let mut programs: Vec<_> = packages.filter_map(program).collect();
+    programs.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(programs)
+}
+
+fn program(package: &Value) -> Option<Program> {
+    let lab = &package["metadata"]["lab"];
+    let fails = lab["fails"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    Some(Program {
+        name: package["name"].as_str()?.to_owned(),
+        suite: lab["suite"].as_str()?.to_owned(),
+        fails: fails.map(str::to_owned).collect(),
+        fed: lab["input"] == "stdin",
+    })
+}
+
+impl Program {
+    /// How the program in `folder` is called, by the contract of the programs.
+    pub fn subject(&self, folder: &std::path::Path) -> Subject {
+        let mut command = vec![folder.join(&self.name).display().to_string()];
+        let options: &[&str] = match self.fed {
+            true => &["--timeout", "{timeout}", "{addr}"],
+            false => {
+                &["--timeout", "{timeout}", "-n", "{count}", "-l", "{length}", "{json}", "{addr}"]
+            }
+        };
+        command.extend(options.iter().map(|option| option.to_string()));
+        Subject { name: self.name.clone(), command, fed: self.fed }
+    }
+}
