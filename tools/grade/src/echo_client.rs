@@ -1,6 +1,5 @@
 //! The suite for echo clients (lecture part 2): the grader is the server.
 
-use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::thread;
 use std::time::Duration;
@@ -114,11 +113,6 @@ fn run_at(listener: &TcpListener, timeout: Duration) -> Result<Run, Stop> {
     Ok(Run { server, count: COUNT, length: LENGTH, timeout, json: false })
 }
 
-/// Bytes that the program has to send in a run.
-fn total(run: &Run) -> u64 {
-    (run.count * run.length) as u64
-}
-
 /// Starts the program as `run` says and accepts its connection.
 fn connect(trial: &mut Trial<'_>, listener: &TcpListener, run: &Run) -> Result<Peer, Stop> {
     trial.start(run)?;
@@ -146,7 +140,7 @@ fn ends_well(
     run: &Run,
 ) -> Result<Ended, Stop> {
     if end == Incoming::Silence {
-        let sent_all = peer.received >= total(run);
+        let sent_all = peer.received >= trial.total(run);
         let (code, why) = match sent_all {
             true => ("E_NO_HALF_CLOSE", "The program has everything back and does not close."),
             false => ("E_HANG", "The program neither sends on nor closes."),
@@ -158,19 +152,19 @@ fn ends_well(
     if peer.was_reset() {
         let why = "The program closed its socket before it had received everything: \
                    what was still on its way is lost, and the server gets an RST.";
-        let expected = format!("it receives {} bytes and the FIN, then closes", total(run));
+        let expected = format!("it receives {} bytes and the FIN, then closes", trial.total(run));
         return Err(fail("E_CLOSED_WITH_UNREAD_DATA", why, expected, ended.summary()));
     }
     if ended.crashed() {
         return Err(fail("E_CRASHED", "The program crashed.", "status 0", ended.summary()));
     }
-    if trial.takes(Placeholder::Count) && peer.received != total(run) {
-        let (code, why) = match peer.received < total(run) {
+    if trial.takes(Placeholder::Count) && peer.received != trial.total(run) {
+        let (code, why) = match peer.received < trial.total(run) {
             true => ("E_SENT_TOO_LITTLE", "The program closed before it had sent everything."),
             false => ("E_SENT_TOO_MUCH", "The program sent more than it was asked to."),
         };
         let seen = format!("{} bytes; {}", peer.received, ended.summary());
-        return Err(fail(code, why, format!("{} bytes", total(run)), seen));
+        return Err(fail(code, why, format!("{} bytes", trial.total(run)), seen));
     }
     if !ended.status.success() {
         let why = "Every byte came back and yet the program says it failed.";
@@ -262,13 +256,13 @@ fn dribble(trial: &mut Trial<'_>) -> Result<(), Stop> {
 
 fn late_tail(trial: &mut Trial<'_>) -> Result<(), Stop> {
     const TAIL: u64 = 100;
-    const LATE: Duration = Duration::from_millis(300);
+    const LATE: Duration = Duration::from_millis(500);
     let listener = trial.listen(V4, None)?;
     let run = run_at(&listener, LONG)?;
     let mut peer = connect(trial, &listener, &run)?;
     let (mut held, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
     let mut end = Incoming::Silence;
-    while peer.received < total(&run) {
+    while peer.received < trial.total(&run) {
         match peer.receive(&mut buffer, PATIENCE)? {
             Incoming::Data(n) => held.extend(&buffer[..n]),
             other => {
@@ -276,7 +270,7 @@ fn late_tail(trial: &mut Trial<'_>) -> Result<(), Stop> {
                 break;
             }
         }
-        let due = peer.received.min(total(&run) - TAIL) - peer.sent;
+        let due = peer.received.min(trial.total(&run) - TAIL) - peer.sent;
         let now: Vec<u8> = held.drain(..due as usize).collect();
         send(trial, &mut peer, &now)?;
     }
@@ -298,12 +292,12 @@ fn after_eof(trial: &mut Trial<'_>) -> Result<(), Stop> {
         answer.extend(data);
         Ok(())
     })?;
-    if end != Incoming::Fin || peer.received < total(&run) {
+    if end != Incoming::Fin || peer.received < trial.total(&run) {
         let why = format!(
             "After {} of {} bytes the program waits for an answer, which comes only when it has \
              sent everything: both wait.",
             peer.received,
-            total(&run)
+            trial.total(&run)
         );
         let expected = "it sends on, half-closes, then receives the answer";
         return Err(fail("E_DEADLOCK", why, expected, trial.waited()));
@@ -327,7 +321,7 @@ fn backpressure(trial: &mut Trial<'_>) -> Result<(), Stop> {
             "E_MEMORY",
             "The program holds what it has sent and received, however much that is.",
             format!("less than {MOST} KiB"),
-            format!("{memory} KiB for {} KiB sent", total(&run) / 1024),
+            format!("{memory} KiB for {} KiB sent", trial.total(&run) / 1024),
         )),
         _ => Ok(()),
     }
@@ -340,9 +334,9 @@ fn early_close(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let mut closed = false;
     let end = trial.receive_all(&mut peer, |trial, peer, data| {
         if !closed {
-            let left = (total(&run) / 2 - peer.sent).min(data.len() as u64);
+            let left = (trial.total(&run) / 2 - peer.sent).min(data.len() as u64);
             send(trial, peer, &data[..left as usize])?;
-            closed = peer.sent == total(&run) / 2;
+            closed = peer.sent == trial.total(&run) / 2;
             if closed {
                 peer.fin();
             }
@@ -361,9 +355,12 @@ fn reset(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let run = run_at(&listener, LONG)?;
     let mut peer = connect(trial, &listener, &run)?;
     let mut buffer = vec![0; 64 * 1024];
-    while peer.received < total(&run) / 2 {
+    while peer.received < trial.total(&run) / 2 {
         match peer.receive(&mut buffer, PATIENCE)? {
-            Incoming::Data(n) => send(trial, &mut peer, &buffer[..n])?,
+            Incoming::Data(n) => {
+                let left = (trial.total(&run) / 2 - peer.sent).min(n as u64);
+                send(trial, &mut peer, &buffer[..left as usize])?;
+            }
             _ => break,
         }
     }
@@ -372,8 +369,6 @@ fn reset(trial: &mut Trial<'_>) -> Result<(), Stop> {
 }
 
 fn corrupt(trial: &mut Trial<'_>) -> Result<(), Stop> {
-    /// The offset that is spoiled: inside a message, and for an extra byte behind it.
-    const AT: u64 = (COUNT / 2 * LENGTH) as u64;
     type Spoil = fn(&mut Vec<u8>, usize);
     let flip: Spoil = |data, at| data[at - 7] ^= 1;
     let double: Spoil = |data, at| data.insert(at, b'\n');
@@ -384,23 +379,22 @@ fn corrupt(trial: &mut Trial<'_>) -> Result<(), Stop> {
         let listener = trial.listen(V4, None)?;
         let run = run_at(&listener, SHORT)?;
         let mut peer = connect(trial, &listener, &run)?;
-        let mut answer = Vec::new();
-        let mut done = 0;
+        let message = trial.message(&run);
+        let spoiled = message * COUNT / 2; // where the message ends that is spoiled
+        let (mut answer, mut done) = (Vec::new(), 0);
         // Up to the message to be spoiled, then this one as a whole, then the rest.
         let end = trial.receive_all(&mut peer, |trial, peer, data| {
             answer.extend(data);
-            let mut due = answer.len();
-            if done < AT {
-                let whole = (AT - done) as usize;
-                if due >= whole {
-                    done += due as u64;
-                    let mut now = mem::take(&mut answer);
-                    spoil(&mut now, whole);
-                    return send(trial, peer, &now);
+            let due = match spoiled.saturating_sub(done) {
+                0 => answer.len(),
+                left if left <= answer.len() => {
+                    spoil(&mut answer, left);
+                    done = spoiled;
+                    answer.len()
                 }
-                due = due.min(whole.saturating_sub(LENGTH));
-            }
-            done += due as u64;
+                left => answer.len().min(left.saturating_sub(message)),
+            };
+            done += if done < spoiled { due } else { 0 };
             let now: Vec<u8> = answer.drain(..due).collect();
             send(trial, peer, &now)
         })?;

@@ -8,6 +8,7 @@
 pub mod check;
 pub mod echo_client;
 pub mod hang;
+pub mod mutants;
 pub mod peer;
 pub mod show;
 pub mod subject;

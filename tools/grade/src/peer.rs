@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use socket2::SockRef;
 use wire::event::{Connection, Direction, Kind};
 
@@ -49,6 +51,7 @@ impl Peer {
     /// The socket cannot be set up.
     pub fn new(sock: TcpStream, wire: Connection) -> io::Result<Self> {
         sock.set_nodelay(true)?; // a byte written alone goes out alone
+        sock.set_nonblocking(true)?; // so that a wait can be measured: see `ready`
         wire.record(Direction::ToServer, Kind::Connect);
         wire.record(Direction::ToClient, Kind::Accept);
         Ok(Peer { received: 0, sent: 0, sock, wire, was_reset: false })
@@ -78,8 +81,10 @@ impl Peer {
         if self.was_reset {
             return Ok(Incoming::Reset);
         }
-        self.sock.set_read_timeout(Some(within.max(Duration::from_millis(1))))?;
         loop {
+            if !self.ready(PollFlags::IN, within)? {
+                return Ok(Incoming::Silence);
+            }
             match self.sock.read(buffer) {
                 Ok(0) => {
                     self.wire.record(Direction::ToServer, Kind::Fin);
@@ -90,10 +95,7 @@ impl Peer {
                     self.received += n as u64;
                     return Ok(Incoming::Data(n));
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Ok(Incoming::Silence);
-                }
+                Err(error) if is_passing(&error) => {}
                 Err(error) if is_reset(&error) => {
                     self.reset_seen();
                     return Ok(Incoming::Reset);
@@ -103,21 +105,32 @@ impl Peer {
         }
     }
 
+    /// Waits until the socket is ready as `wanted` says, at most `within`; whether it is.
+    fn ready(&self, wanted: PollFlags, within: Duration) -> io::Result<bool> {
+        let timeout = Timespec::try_from(within).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&self.sock, wanted)], Some(&timeout)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(true), // the call that follows tells
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Sends all of `data`, waiting at most `within` for room at a time.
     ///
     /// # Errors
     /// The system's, other than the client's RST.
     pub fn send(&mut self, mut data: &[u8], within: Duration) -> io::Result<Sent> {
-        self.sock.set_write_timeout(Some(within))?;
         while !data.is_empty() {
+            if !self.ready(PollFlags::OUT, within)? {
+                return Ok(Sent::Stuck);
+            }
             match self.sock.write(data) {
                 Ok(n) => {
                     self.wire.data(Direction::ToClient, &data[..n]);
                     self.sent += n as u64;
                     data = &data[n..];
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Sent::Stuck),
+                Err(error) if is_passing(&error) => {}
                 Err(error) if is_reset(&error) => {
                     self.reset_seen();
                     return Ok(Sent::Reset);
@@ -163,6 +176,11 @@ impl Peer {
         self.was_reset = true;
         self.wire.record(Direction::ToServer, Kind::Reset);
     }
+}
+
+/// Whether it is worth trying again at once.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock)
 }
 
 /// How an RST shows in a call: as a reset, or as a broken pipe behind a FIN.

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::panic;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -47,6 +48,9 @@ struct Args {
     /// COMMAND takes its messages from standard input, as nc does
     #[arg(long, requires = "command")]
     stdin: bool,
+    /// COMMAND sends so many bytes before each message: its length, say
+    #[arg(long, value_name = "BYTES", default_value = "0", requires = "command")]
+    header: usize,
     /// Results as one JSON object
     #[arg(long)]
     json: bool,
@@ -115,8 +119,13 @@ fn subjects(args: &Args) -> Result<Vec<(Subject, &'static Suite)>, Failed> {
             .ok_or_else(|| (USAGE, format!("no suite {name}; there are: {}", names())))
     };
     if let (Some(name), [program, ..]) = (&args.suite, &args.command[..]) {
-        let (name, suite) = (program.clone(), suite(name)?);
-        let subject = Subject { name, command: args.command.clone(), fed: args.stdin };
+        let suite = suite(name)?;
+        let subject = Subject {
+            name: Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            command: args.command.clone(),
+            fed: args.stdin,
+            header: args.header,
+        };
         if !subject.is_addressed() {
             return Err((USAGE, "COMMAND needs {addr}, or {host} and {port}".to_owned()));
         }

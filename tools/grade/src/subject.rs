@@ -60,6 +60,8 @@ pub struct Subject {
     /// Whether the messages are fed to its standard input, as to `nc`, instead of being made by
     /// itself as `{count}` and `{length}` say.
     pub fed: bool,
+    /// Bytes that the program sends before each message: its type and its length, say.
+    pub header: usize,
 }
 
 /// What the placeholders stand for in one run.
@@ -131,7 +133,7 @@ mod tests {
 
     fn subject(command: &[&str], fed: bool) -> Subject {
         let command = command.iter().map(|part| part.to_string()).collect();
-        Subject { name: "test".to_owned(), command, fed }
+        Subject { name: "test".to_owned(), command, fed, header: 0 }
     }
 
     #[test]

@@ -172,6 +172,16 @@ impl<'s> Trial<'s> {
         harness::peak_memory(self.process.as_ref()?.pid).ok()
     }
 
+    /// Bytes of one message of `run` on the wire.
+    pub fn message(&self, run: &Run) -> usize {
+        run.length + self.subject.header
+    }
+
+    /// Bytes that the program has to send in `run`.
+    pub fn total(&self, run: &Run) -> u64 {
+        (run.count * self.message(run)) as u64
+    }
+
     /// Whether the command can be told what `placeholder` stands for.
     pub fn takes(&self, placeholder: Placeholder) -> bool {
         self.subject.takes(placeholder)
@@ -253,7 +263,8 @@ impl Ended {
 
     /// Whether it says that something is wrong: on stderr, or at the end of what it printed.
     pub fn complained(&self) -> bool {
-        let words = ["error", "abnormal", "terminat", "reset", "refused", "closed", "fail"];
+        let words =
+            ["error", "abnormal", "terminat", "reset", "refused", "closed", "fail", "missing"];
         let last = self.stdout.lines().next_back().unwrap_or_default().to_lowercase();
         !self.stderr.trim().is_empty() || words.iter().any(|word| last.contains(word))
     }

@@ -18,6 +18,8 @@ pub struct Program {
     pub fails: Vec<String>,
     /// Whether it takes its messages from standard input.
     pub fed: bool,
+    /// Bytes that it sends before each message.
+    pub header: usize,
 }
 
 /// The lecture programs that say which suite applies to them, by name.
@@ -45,6 +47,7 @@ fn program(package: &Value) -> Option<Program> {
         suite: lab["suite"].as_str()?.to_owned(),
         fails: fails.map(str::to_owned).collect(),
         fed: lab["input"] == "stdin",
+        header: lab["header"].as_u64().unwrap_or(0) as usize,
     })
 }
 
@@ -59,6 +62,6 @@ impl Program {
             }
         };
         command.extend(options.iter().map(|option| option.to_string()));
-        Subject { name: self.name.clone(), command, fed: self.fed }
+        Subject { name: self.name.clone(), command, fed: self.fed, header: self.header }
     }
 }

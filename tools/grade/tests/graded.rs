@@ -1,0 +1,60 @@
+//! The grader is graded: each mutant is caught by the checks meant for it and by no other, each
+//! check catches a mutant, and every lecture program comes out as its `Cargo.toml` says.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeSet;
+
+use grade::check::{self, Graded, Outcome};
+use grade::{mutants, workspace};
+
+/// The ids of the checks that failed; anything inconclusive is a fault of the grader.
+fn failed(graded: &Graded) -> BTreeSet<&str> {
+    for checked in &graded.checked {
+        if let Outcome::Inconclusive(why) = &checked.outcome {
+            panic!("{}, {}: {why}", graded.name, checked.check.id);
+        }
+    }
+    graded.failed().into_iter().collect()
+}
+
+#[test]
+fn each_mutant_is_caught_by_the_checks_meant_for_it() {
+    let subjects = mutants::subjects();
+    let graded = check::grade(&subjects, &[], |_, _| ());
+    let mut wrong = Vec::new();
+    let mut used = BTreeSet::new();
+    for (graded, mutant) in graded.iter().zip(mutants::ALL) {
+        let (failed, meant): (_, BTreeSet<&str>) =
+            (failed(graded), mutant.fails.iter().copied().collect());
+        if failed != meant {
+            wrong.push(format!("{}: meant for {meant:?}, caught by {failed:?}", mutant.name));
+        }
+        used.extend(failed);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for suite in check::SUITES {
+        for check in suite.checks {
+            assert!(used.contains(check.id), "{} catches no mutant", check.id);
+        }
+    }
+}
+
+#[test]
+fn every_lecture_program_comes_out_as_it_says() {
+    let programs = workspace::programs().unwrap();
+    let folder = harness::build(programs.iter().map(|program| &*program.name));
+    let subjects: Vec<_> = programs
+        .iter()
+        .map(|program| (program.subject(&folder), check::suite(&program.suite).unwrap()))
+        .collect();
+    let mut wrong = Vec::new();
+    for (graded, program) in check::grade(&subjects, &[], |_, _| ()).iter().zip(&programs) {
+        let meant: BTreeSet<&str> = program.fails.iter().map(String::as_str).collect();
+        let failed = failed(graded);
+        if failed != meant {
+            wrong.push(format!("{}: says {meant:?}, fails {failed:?}", program.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
