@@ -28,7 +28,8 @@ pub fn finish(result: io::Result<()>) -> ExitCode {
 /// to a server that has closed is a "broken pipe".
 pub fn text(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::WouldBlock => "timed out: the server is silent".to_owned(),
+        io::ErrorKind::WouldBlock => silent().to_string(),
+        io::ErrorKind::NotConnected => "the server reset the connection".to_owned(),
         io::ErrorKind::BrokenPipe if error.get_ref().is_none() => left_early().to_string(),
         _ => error.to_string(),
     }
@@ -51,6 +52,11 @@ pub fn not_so(why: impl fmt::Display) -> io::Error {
 /// The server ended the connection although bytes were still to come; status 1.
 pub fn left_early() -> io::Error {
     Failure::error(NOT_SO, io::ErrorKind::UnexpectedEof, "the server closed the connection early")
+}
+
+/// The server neither sent nor received anything for as long as the time-out; status 3.
+pub fn silent() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "timed out: the server is silent")
 }
 
 /// Input that cannot be used, with the reason; status 2.

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::exit;
 
@@ -17,13 +17,15 @@ pub const LONGEST_LINE: u64 = 64 * 1024;
 pub struct Messages {
     source: Source,
     delay: Duration,
+    /// When the next message is due; `None` without a delay.
+    due: Option<Instant>,
 }
 
 enum Source {
     /// Made: their numbers, and the bytes in each.
     Made { numbers: RangeInclusive<u64>, length: usize },
     /// The lines of a file.
-    Lines(Box<dyn BufRead + Send>),
+    Lines(BufReader<Box<dyn Read + Send>>),
 }
 
 impl Messages {
@@ -32,7 +34,7 @@ impl Messages {
     /// [`Messages::shortest`].
     pub fn new(count: u64, length: usize) -> Self {
         let source = Source::Made { numbers: 1..=count, length };
-        Messages { source, delay: Duration::ZERO }
+        Messages { source, delay: Duration::ZERO, due: None }
     }
 
     /// The length of the shortest message that holds the number of each of `count` messages.
@@ -45,16 +47,49 @@ impl Messages {
     /// # Errors
     /// The file cannot be opened or is a directory.
     pub fn lines_of(file: &Path) -> io::Result<Self> {
-        let source: Box<dyn BufRead + Send> = match file.to_str() {
-            Some("-") => Box::new(BufReader::new(io::stdin())),
-            _ => Box::new(BufReader::new(open(file)?)),
+        let source: Box<dyn Read + Send> = match file.to_str() {
+            Some("-") => Box::new(io::stdin()),
+            _ => Box::new(open(file)?),
         };
-        Ok(Messages { source: Source::Lines(source), delay: Duration::ZERO })
+        let source = Source::Lines(BufReader::new(source));
+        Ok(Messages { source, delay: Duration::ZERO, due: None })
     }
 
     /// The same messages, with a pause before each.
     pub fn each_after(self, delay: Duration) -> Self {
-        Messages { delay, ..self }
+        let due = (!delay.is_zero()).then(|| Instant::now() + delay);
+        Messages { delay, due, ..self }
+    }
+
+    /// How long [`Messages::next`] would sleep: for a program that has other things to wait for.
+    pub fn due_in(&self) -> Duration {
+        let due = self.due.filter(
+            |_| !matches!(&self.source, Source::Made { numbers, .. } if numbers.is_empty()),
+        );
+        due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()))
+    }
+
+    /// The next message and those that are there at once with it, about `size` bytes in all: they
+    /// can be sent in one piece. `None` after the last.
+    pub fn batch(&mut self, size: usize) -> Option<io::Result<Vec<Vec<u8>>>> {
+        let mut batch = vec![self.next()?];
+        let mut room = size;
+        while let Some(Ok(last)) = batch.last()
+            && room > last.len()
+            && self.is_next_there()
+        {
+            room -= last.len();
+            batch.extend(self.next());
+        }
+        Some(batch.into_iter().collect())
+    }
+
+    fn is_next_there(&self) -> bool {
+        let there = match &self.source {
+            Source::Made { numbers, .. } => !numbers.is_empty(),
+            Source::Lines(reader) => reader.buffer().contains(&b'\n'),
+        };
+        there && self.due.is_none()
     }
 }
 
@@ -79,8 +114,9 @@ impl Iterator for Messages {
                 }
             }
         };
-        if !self.delay.is_zero() {
-            thread::sleep(self.delay);
+        if self.due.is_some() {
+            thread::sleep(self.due_in());
+            self.due = Some(Instant::now() + self.delay);
         }
         Some(message)
     }

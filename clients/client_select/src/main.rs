@@ -1,0 +1,141 @@
+//! An echo client that sends and receives at the same time in one thread.
+//! It shows a socket that never blocks and a selector that tells what it is ready for. Interest
+//! follows state: who asks for room without having something to send is woken for ever. Still
+//! wrong: only the socket is waited for here; a slow `--file -` stops both directions.
+//!
+//! `cargo run -q -p echoserv` in terminal 1, `cargo run -q -p client_select -- localhost:10007` in 2
+#![expect(unsafe_code, reason = "a poller may not outlive the sockets in it")]
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use common::args::ClientArgs;
+use common::message::Messages;
+use common::report::Report;
+use common::{exit, net};
+use polling::{Event, Events, Poller};
+
+/// Bytes that one read may return, and that messages are collected to before they are sent.
+const CHUNK: usize = 64 * 1024;
+/// The longest wait: on some systems only a program that is awake hears of a signal.
+const WAKE_UP: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let args = ClientArgs::parse(clap::command!(), 100, 2000);
+    let mut report = Report::new(&args.target.server);
+    let result = args
+        .messages()
+        .and_then(|messages| echo(net::connect(&args.target)?, messages, &mut report));
+    report.finish(&args, result)
+}
+
+fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<()> {
+    let silence = sock.read_timeout()?.unwrap_or(Duration::MAX); // a non-blocking read has none
+    sock.set_nonblocking(true)?;
+    let poller = Poller::new()?;
+    // SAFETY: `sock` is deleted from the poller before it is closed.
+    unsafe { poller.add(&sock, Event::none(0)) }?;
+    let client =
+        Client { sock: &sock, messages, data: Vec::new(), sent: 0, finished: false, report };
+    let result = client.run(&poller, silence);
+    poller.delete(&sock)?;
+    result
+}
+
+/// The state that a blocking client keeps in the place where it is blocked.
+struct Client<'a> {
+    sock: &'a TcpStream,
+    messages: Messages,
+    /// What is being sent, and how much of it has been.
+    data: Vec<u8>,
+    sent: usize,
+    /// Whether the last message and the FIN have gone.
+    finished: bool,
+    report: &'a mut Report,
+}
+
+impl Client<'_> {
+    fn run(mut self, poller: &Poller, silence: Duration) -> io::Result<()> {
+        let (mut events, mut buffer) = (Events::new(), vec![0; CHUNK]);
+        let mut progress = Instant::now();
+        loop {
+            let pause = self.prepare()?;
+            poller.modify(self.sock, Event::new(0, true, self.has_unsent()))?;
+            events.clear();
+            poller.wait(&mut events, Some(pause.min(silence)))?;
+            for event in events.iter() {
+                progress = Instant::now();
+                if event.readable && self.receive(&mut buffer)? {
+                    return if self.finished { Ok(()) } else { Err(exit::left_early()) };
+                }
+                if event.writable && self.has_unsent() {
+                    self.send()?;
+                }
+            }
+            let (sent, received) = self.report.totals();
+            if progress.elapsed() >= silence && (self.finished || sent > received) {
+                return Err(exit::silent());
+            }
+        }
+    }
+
+    /// Takes the messages that are due, when all before them have gone; after the last one sends a
+    /// FIN. Returns how long the next may be waited for.
+    fn prepare(&mut self) -> io::Result<Duration> {
+        if self.has_unsent() || self.finished {
+            return Ok(WAKE_UP);
+        }
+        let pause = self.messages.due_in();
+        if !pause.is_zero() {
+            return Ok(pause.min(WAKE_UP));
+        }
+        (self.data, self.sent) = (Vec::new(), 0);
+        match self.messages.batch(CHUNK) {
+            Some(messages) => {
+                let messages = messages?;
+                messages.iter().for_each(|message| self.report.sent(message));
+                self.data = messages.concat();
+            }
+            None => {
+                self.finished = true;
+                self.sock.shutdown(Shutdown::Write)?; // a FIN: the server reads 0
+            }
+        }
+        Ok(WAKE_UP)
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.sent < self.data.len()
+    }
+
+    /// Sends what there is room for. The rest is sent when the socket is writable again: `write_all`
+    /// would fail there, and forget how far it came.
+    fn send(&mut self) -> io::Result<()> {
+        let end = self.data.len().min(self.sent + CHUNK);
+        match self.sock.write(&self.data[self.sent..end]) {
+            Ok(n) => self.sent += n,
+            Err(error) if is_temporary(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Receives what is there; says whether that was the end of the stream.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        match self.sock.read(buffer) {
+            Ok(n) => {
+                self.report.received(&buffer[..n]);
+                Ok(n == 0)
+            }
+            Err(error) if is_temporary(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether a read or write has only to be tried again: being ready is a hint, not a promise.
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
