@@ -156,7 +156,7 @@ impl Graded {
 }
 
 /// Programs under test at the same time: mostly they wait for each other.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// Grades each subject with the checks of its suite that `wanted` names (all, if it names none).
 /// `progress` hears of each check as it is done.
