@@ -57,12 +57,12 @@ impl Peer {
         Ok(Peer { received: 0, sent: 0, sock, wire, was_reset: false })
     }
 
-    /// Keeps the send buffer as small as the system allows.
+    /// Makes the send buffer `size` bytes small.
     ///
     /// # Errors
     /// The option cannot be set.
-    pub fn send_in_small_pieces(&self) -> io::Result<()> {
-        SockRef::from(&self.sock).set_send_buffer_size(1)
+    pub fn set_send_buffer(&self, size: usize) -> io::Result<()> {
+        SockRef::from(&self.sock).set_send_buffer_size(size)
     }
 
     /// The addresses of the connection: the client's, the server's.

@@ -187,9 +187,9 @@ impl<'s> Trial<'s> {
         self.subject.takes(placeholder)
     }
 
-    /// The CPU time that the program has used so far, where the system tells.
-    pub fn cpu_time(&self) -> Option<Duration> {
-        hang::cpu_time(self.process.as_ref()?.pid)
+    /// The time that the program has been busy so far, where the system tells.
+    pub fn busy_time(&self) -> Option<Duration> {
+        hang::busy_time(self.process.as_ref()?.pid)
     }
 
     /// What the program and `peer` wait for, where the system tells.

@@ -175,8 +175,9 @@ impl Client<'_> {
         let mut silence = Instant::now();
         sock.set_nonblocking(self.is("busy-waits"))?;
         loop {
-            if self.is("gives-up-on-a-late-tail") && received > 0 {
-                sock.set_read_timeout(Some(Duration::from_millis(150)))?;
+            let in_tail = received + self.length > self.total();
+            if self.is("gives-up-on-a-late-tail") && in_tail {
+                sock.set_read_timeout(Some(Duration::from_millis(250)))?;
             }
             match sock.read(&mut buffer) {
                 Ok(0) => break,
@@ -202,7 +203,7 @@ impl Client<'_> {
                 }
                 Err(error)
                     if error.kind() == ErrorKind::WouldBlock
-                        && received > 0
+                        && in_tail
                         && self.is("gives-up-on-a-late-tail") =>
                 {
                     return Ok(received);
