@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use grade::check::{self, Graded, Outcome, SUITES, Suite};
 use grade::subject::Subject;
-use grade::{show, workspace};
+use grade::{mutants, show, workspace};
 use wire::ladder::Style;
 
 /// All checks passed.
@@ -57,6 +57,9 @@ struct Args {
     /// Lists the suites and their checks
     #[arg(long, exclusive = true)]
     list: bool,
+    /// Grades every program of this workspace and every mutant, and prints the tables
+    #[arg(long, exclusive = true)]
+    tables: bool,
     /// A program in any language, with placeholders
     #[arg(last = true, requires = "suite")]
     command: Vec<String>,
@@ -82,6 +85,9 @@ fn run(args: &Args) -> Result<u8, Failed> {
     if args.list {
         return print(&list()).map(|()| PASSED);
     }
+    if args.tables {
+        return print(&tables().map_err(fault)?).map(|()| PASSED);
+    }
     let subjects = subjects(args)?;
     let known = |id: &String| {
         let mut checks = subjects.iter().flat_map(|(_, suite)| suite.checks);
@@ -90,13 +96,7 @@ fn run(args: &Args) -> Result<u8, Failed> {
     if let Some(id) = args.only.iter().find(|id| !known(id)) {
         return Err((USAGE, format!("no check is called {id}; grade --list shows them")));
     }
-    let terminal = io::stderr().is_terminal();
-    let graded = check::grade(&subjects, &args.only, |done, of| {
-        if terminal {
-            let end = if done == of { "\r\x1b[K" } else { "" };
-            let _ = write!(io::stderr(), "\r{done} of {of} checks{end}");
-        }
-    });
+    let graded = check::grade(&subjects, &args.only, progress);
     let color = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     print(&match args.json {
         true => format!("{:#}\n", show::json(&graded)),
@@ -144,6 +144,26 @@ fn subjects(args: &Args) -> Result<Vec<(Subject, &'static Suite)>, Failed> {
     }
     let folder = harness::build(wanted.iter().map(|program| &*program.name));
     wanted.iter().map(|program| Ok((program.subject(&folder), suite(&program.suite)?))).collect()
+}
+
+fn tables() -> io::Result<String> {
+    let mut shown = String::from("# What the checks say of every program\n");
+    for (title, subjects) in [
+        ("The programs of the lab", workspace::subjects()?),
+        ("Programs with one thing wrong", mutants::subjects()),
+    ] {
+        let graded = check::grade(&subjects, &[], progress);
+        shown += &format!("\n## {title}\n\n{}", show::table(&graded));
+    }
+    Ok(shown)
+}
+
+/// Counts the checks on a terminal, and leaves nothing behind.
+fn progress(done: usize, of: usize) {
+    if io::stderr().is_terminal() {
+        let end = if done == of { "\r\x1b[K" } else { "" };
+        let _ = write!(io::stderr(), "\r{done} of {of} checks{end}");
+    }
 }
 
 fn status(graded: &[Graded]) -> u8 {

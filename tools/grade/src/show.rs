@@ -77,6 +77,29 @@ fn paint(style: &Style, color: &str, text: &str) -> String {
     if style.color { format!("\x1b[{color}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
+/// A table in Markdown, checks by programs: an x where a program failed, a dash where a check does
+/// not apply.
+pub fn table(graded: &[Graded]) -> String {
+    let Some(suite) = graded.first().map(|program| program.suite) else { return String::new() };
+    let ids: Vec<_> = suite.checks.iter().map(|check| check.id).collect();
+    let mut table = format!("| {} | {} |\n", suite.name, ids.join(" | "));
+    table += &format!("|---|{}\n", ":-:|".repeat(ids.len()));
+    for program in graded.iter().filter(|program| program.suite.name == suite.name) {
+        let mark = |id: &&str| {
+            let checked = program.checked.iter().find(|checked| checked.check.id == *id);
+            match checked.map(|checked| &checked.outcome) {
+                Some(Outcome::Passed) => "",
+                Some(Outcome::Failed(_)) => "x",
+                Some(Outcome::Inconclusive(_)) => "?",
+                Some(Outcome::Skipped(_)) | None => "-",
+            }
+        };
+        let marks: Vec<_> = ids.iter().map(mark).collect();
+        table += &format!("| {} | {} |\n", program.name, marks.join(" | "));
+    }
+    table
+}
+
 /// The results for a script: one JSON object.
 pub fn json(graded: &[Graded]) -> Value {
     let programs: Vec<Value> = graded

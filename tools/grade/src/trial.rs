@@ -187,9 +187,22 @@ impl<'s> Trial<'s> {
         self.subject.takes(placeholder)
     }
 
-    /// The time that the program has been busy so far, where the system tells.
-    pub fn busy_time(&self) -> Option<Duration> {
-        hang::busy_time(self.process.as_ref()?.pid)
+    /// Whether the program is busy, where the system tells, in words. A program that was only late
+    /// on a loaded machine comes to rest; one that asks again and again never does.
+    pub fn is_busy(&self) -> Option<String> {
+        const WINDOW: Duration = Duration::from_millis(200);
+        let pid = self.process.as_ref()?.pid;
+        let mut seen = None;
+        for _ in 0..3 {
+            let before = hang::busy_time(pid)?;
+            thread::sleep(WINDOW);
+            let busy = hang::busy_time(pid)?.saturating_sub(before);
+            if busy < WINDOW / 2 {
+                return None;
+            }
+            seen = Some(format!("busy for {busy:.0?} in {WINDOW:?} of silence"));
+        }
+        seen
     }
 
     /// What the program and `peer` wait for, where the system tells.

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::check::{self, Suite};
 use crate::subject::Subject;
 
 /// A lecture program with a suite, from `[package.metadata.lab]`.
@@ -49,6 +50,21 @@ fn program(package: &Value) -> Option<Program> {
         fed: lab["input"] == "stdin",
         header: lab["header"].as_u64().unwrap_or(0) as usize,
     })
+}
+
+/// Every one of [`programs`], built, with the suite that grades it.
+///
+/// # Errors
+/// As [`programs`]; a suite is not known.
+pub fn subjects() -> io::Result<Vec<(Subject, &'static Suite)>> {
+    let programs = programs()?;
+    let folder = harness::build(programs.iter().map(|program| &*program.name));
+    let subject = |program: &Program| {
+        let suite = check::suite(&program.suite);
+        let unknown = || io::Error::other(format!("{}: no suite {}", program.name, program.suite));
+        Ok((program.subject(&folder), suite.ok_or_else(unknown)?))
+    };
+    programs.iter().map(subject).collect()
 }
 
 impl Program {

@@ -5,8 +5,20 @@
 
 use std::collections::BTreeSet;
 
-use grade::check::{self, Graded, Outcome};
-use grade::{mutants, workspace};
+use grade::check::{self, Checked, Graded, Outcome};
+use grade::{mutants, show, workspace};
+
+/// The tables in the repository; the results must be the same.
+const TABLES: &str = include_str!("../tables.md");
+
+/// What was said of the checks that failed, for the reader of a failed test.
+fn reasons(graded: &Graded) -> Vec<String> {
+    let reason = |checked: &Checked| match &checked.outcome {
+        Outcome::Failed(failure) => Some(format!("{}: {failure:?}", checked.check.id)),
+        _ => None,
+    };
+    graded.checked.iter().filter_map(reason).collect()
+}
 
 /// The ids of the checks that failed; anything inconclusive is a fault of the grader.
 fn failed(graded: &Graded) -> BTreeSet<&str> {
@@ -28,11 +40,16 @@ fn each_mutant_is_caught_by_the_checks_meant_for_it() {
         let (failed, meant): (_, BTreeSet<&str>) =
             (failed(graded), mutant.fails.iter().copied().collect());
         if failed != meant {
-            wrong.push(format!("{}: meant for {meant:?}, caught by {failed:?}", mutant.name));
+            wrong.push(format!(
+                "{}: meant for {meant:?}, caught by {:?}",
+                mutant.name,
+                reasons(graded)
+            ));
         }
         used.extend(failed);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(TABLES.contains(&show::table(&graded)), "cargo run -p grade -- --tables");
     for suite in check::SUITES {
         for check in suite.checks {
             assert!(used.contains(check.id), "{} catches no mutant", check.id);
@@ -43,18 +60,15 @@ fn each_mutant_is_caught_by_the_checks_meant_for_it() {
 #[test]
 fn every_lecture_program_comes_out_as_it_says() {
     let programs = workspace::programs().unwrap();
-    let folder = harness::build(programs.iter().map(|program| &*program.name));
-    let subjects: Vec<_> = programs
-        .iter()
-        .map(|program| (program.subject(&folder), check::suite(&program.suite).unwrap()))
-        .collect();
+    let graded = check::grade(&workspace::subjects().unwrap(), &[], |_, _| ());
     let mut wrong = Vec::new();
-    for (graded, program) in check::grade(&subjects, &[], |_, _| ()).iter().zip(&programs) {
+    for (graded, program) in graded.iter().zip(&programs) {
         let meant: BTreeSet<&str> = program.fails.iter().map(String::as_str).collect();
         let failed = failed(graded);
         if failed != meant {
-            wrong.push(format!("{}: says {meant:?}, fails {failed:?}", program.name));
+            wrong.push(format!("{}: says {meant:?}, fails {:?}", program.name, reasons(graded)));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(TABLES.contains(&show::table(&graded)), "cargo run -p grade -- --tables");
 }
