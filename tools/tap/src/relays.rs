@@ -113,8 +113,9 @@ impl Door {
 
     fn let_in(self: Arc<Self>, conn: TcpStream, peer: SocketAddr) {
         let connection = self.recorder.connection();
-        connection.record(Direction::ToServer, Kind::Connect);
-        connection.note(Direction::ToServer, format!("{peer} -> {}", self.target.server));
+        let text = format!("{peer} -> {}", self.target.server);
+        let both = [Kind::Connect, Kind::Note { text }];
+        connection.record_all(both.map(|kind| (Direction::ToServer, kind)));
         info!("connection {}: {peer}", connection.number());
         let here = connection.clone();
         let run = move || {

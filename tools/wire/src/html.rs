@@ -21,7 +21,7 @@ pre { background: var(--back); padding: .7rem; overflow-x: auto; white-space: pr
  overflow-wrap: anywhere; font: 15px/1.4 ui-monospace, 'DejaVu Sans Mono', monospace }\
 .hex { white-space: pre; overflow-wrap: normal }\
 .s { color: var(--to-server) } .c { color: var(--to-client) }\
-.s::before { content: '→ ' } .c::before { content: '← ' } i { opacity: .7 }";
+.s::before { content: '→\\a0' } .c::before { content: '←\\a0' } i { opacity: .7 }";
 
 /// Draws each connection, at most 50 of them: the ladder, and what was exchanged as text and as
 /// hexadecimal numbers, so far as the recorder has kept it.

@@ -50,7 +50,7 @@ pub fn draw(events: &[Event], style: &Style) -> String {
         drawing += &style.head();
         for row in story::rows(&events, style.rows) {
             drawing += &match row {
-                Row::Event(event) => style.line(story.since_start(event.at), event),
+                Row::Event(event) => style.line(&story, event),
                 Row::Silence(pause) => style.silence(pause),
                 Row::LeftOut(events, bytes) => style.gap(&story::left_out(events, bytes)),
             };
@@ -108,7 +108,7 @@ impl Live {
         if pause >= SILENCE {
             lines += &self.style.silence(pause);
         }
-        lines += &self.style.line(story.since_start(event.at), event);
+        lines += &self.style.line(story, event);
         lines
     }
 
@@ -139,7 +139,7 @@ impl Style {
     }
 
     fn silence(&self, pause: Duration) -> String {
-        self.gap(&format!("{} of silence", text::time(pause)))
+        self.gap(&format!("{} of silence", text::about(pause)))
     }
 
     fn gap(&self, text: &str) -> String {
@@ -147,10 +147,11 @@ impl Style {
         format!("{:MARGIN$}┊{}┊\n", "", self.paint(DIM, &line))
     }
 
-    fn line(&self, at: Duration, event: &Event) -> String {
+    fn line(&self, story: &Story, event: &Event) -> String {
+        let at = story.since_start(event.at);
         let time = self.paint(DIM, &format!("{:>width$} ", text::time(at), width = MARGIN - 1));
         let inner = self.inner();
-        let (main, rest) = story::label(event, inner - 8);
+        let (main, rest) = story::label(event, story, inner - 8);
         let words = [main, rest].into_iter().filter(|part| !part.is_empty());
         let words = cut(&words.collect::<Vec<_>>().join("  "), inner - 8);
         let room = inner - words.width();

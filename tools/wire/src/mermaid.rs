@@ -24,8 +24,8 @@ pub fn draw(events: &[Event]) -> String {
         let _ = writeln!(diagram, "    note over C,S: {headline}");
         for row in story::rows(events, ROWS) {
             let line = match row {
-                Row::Event(event) => arrow(event),
-                Row::Silence(pause) => over(&format!("{} of silence", text::time(pause))),
+                Row::Event(event) => arrow(event, &story),
+                Row::Silence(pause) => over(&format!("{} of silence", text::about(pause))),
                 Row::LeftOut(events, bytes) => over(&story::left_out(events, bytes)),
             };
             let _ = writeln!(diagram, "    {line}");
@@ -42,8 +42,8 @@ fn over(words: &str) -> String {
     format!("note over C,S: {}", escape(&format!("… {words} …")))
 }
 
-fn arrow(event: &Event) -> String {
-    let (main, rest) = story::label(event, COLUMNS);
+fn arrow(event: &Event, story: &Story) -> String {
+    let (main, rest) = story::label(event, story, COLUMNS);
     let words = escape(format!("{main} {rest}").trim());
     let (from, to) = match event.direction {
         Direction::ToServer => ('C', 'S'),

@@ -128,12 +128,12 @@ impl Story {
             Kind::Refused => "Nobody listens at the server's port".to_owned(),
             Kind::Timeout => format!("The {one} did not answer in time"),
             Kind::Reset => format!("The {one} closed first, abruptly: with a reset (RST)"),
+            _ if self.has_reset(first.direction) => {
+                format!("The {one} closed first, too early: the {other} was still sending")
+            }
             _ => match self.ends.get(1) {
                 None if self.over => format!("The {one} closed first, then all was broken off"),
                 None => format!("The {one} closed first; the {other} is still open"),
-                Some(End { kind: Kind::Reset, direction, .. }) if *direction == first.direction => {
-                    format!("The {one} closed first, too early: the {other} was still sending")
-                }
                 Some(End { kind: Kind::Fin, .. }) if self.after_first(first.direction) > 0 => {
                     format!("The {one} closed first, but only half: the {other} could still answer")
                 }
@@ -149,10 +149,16 @@ impl Story {
 
     /// What to know besides: the bytes each way, what was lost, how long it took.
     pub fn detail(&self) -> String {
-        let mut parts = vec![
-            format!("{} to the server", text::bytes(self.bytes[0])),
-            format!("{} to the client", text::bytes(self.bytes[1])),
-        ];
+        let mut parts = Vec::new();
+        for direction in Direction::BOTH {
+            let late = self.late(direction);
+            let receiver = direction.receiver();
+            let bytes = text::bytes(self.bytes[direction.index()] - late);
+            parts.push(format!("{bytes} to the {receiver}"));
+            if late > 0 {
+                parts.push(format!("{late} more too late"));
+            }
+        }
         for (lost, receiver) in self.lost.iter().zip(["server", "client"]) {
             if *lost > 0 {
                 parts.push(format!("{} for the {receiver} lost", text::bytes(*lost)));
@@ -171,6 +177,26 @@ impl Story {
             parts.push(format!("{} lost", self.losses));
         }
         parts.join(", ")
+    }
+
+    /// Bytes for a receiver who had closed already, and answered them with an RST.
+    fn late(&self, direction: Direction) -> u64 {
+        let back = direction.back();
+        match self.first() {
+            Some(first) if first.direction == back && first.kind == Kind::Fin => {
+                if self.has_reset(back) { self.after_first(back) } else { 0 }
+            }
+            _ => 0,
+        }
+    }
+
+    fn has_reset(&self, direction: Direction) -> bool {
+        let reset = |end: &End| end.kind == Kind::Reset && end.made.is_none();
+        self.ends.iter().any(|end| end.direction == direction && reset(end))
+    }
+
+    fn has_finished(&self, direction: Direction) -> bool {
+        self.ends.iter().any(|end| end.direction == direction && end.kind == Kind::Fin)
     }
 
     /// Bytes that came towards the one who closed first, afterwards.
@@ -247,38 +273,36 @@ pub fn left_out(events: u64, [to_server, to_client]: [u64; 2]) -> String {
     text
 }
 
-/// What a drawing writes on the arrow of an event: the main words, and the rest in at most so
-/// many columns.
-pub fn label(event: &Event, columns: usize) -> (String, String) {
+/// What a drawing writes on the arrow of an event of `story`: the main words, and the rest in
+/// about so many columns at most.
+pub fn label(event: &Event, story: &Story, columns: usize) -> (String, String) {
     let one = event.direction.sender();
-    let main = match &event.kind {
-        Kind::Connect => "connect",
-        Kind::Accept => "accept",
+    let is_gone = story.has_finished(event.direction);
+    let (main, rest) = match &event.kind {
+        Kind::Connect => ("connect", String::new()),
+        Kind::Accept => ("accept", String::new()),
         Kind::Data { length, preview, .. } => {
             let main = text::bytes(*length);
             let room = columns.saturating_sub(main.len() + 2);
-            let rest = if room < 6 || *length == 0 {
-                String::new()
-            } else {
-                text::quoted(preview, *length, room)
+            return match *length {
+                0 => (main, String::new()),
+                length => (main, text::quoted(preview, length, room)),
             };
-            return (main, rest);
         }
-        Kind::Fin => return ("FIN".to_owned(), format!("the {one} sends no more")),
-        Kind::Reset => return ("RST".to_owned(), format!("the {one} breaks off")),
-        Kind::Refused => "refused",
-        Kind::Timeout => return ("no answer".to_owned(), format!("the {one} is silent")),
-        Kind::Stall => return ("stall".to_owned(), "nothing gets through from here on".to_owned()),
+        Kind::Fin => ("FIN", format!("the {one} sends no more")),
+        Kind::Reset if is_gone => ("RST", format!("the {one} is gone: this came too late")),
+        Kind::Reset => ("RST", format!("the {one} breaks off")),
+        Kind::Refused => ("refused", String::new()),
+        Kind::Timeout => ("no answer", format!("the {one} is silent")),
+        Kind::Stall => ("stall", "nothing gets through from here on".to_owned()),
         Kind::Lost { length } => return (format!("{} lost", text::bytes(*length)), String::new()),
-        Kind::Fault { text } => return ("fault".to_owned(), text::line(text)),
-        Kind::Exit { status } => {
-            return ("exit".to_owned(), format!("the {one}: {}", text::line(status)));
-        }
-        Kind::Note { text } => return (String::new(), text::line(text)),
+        Kind::Fault { text } => ("fault", text::line(text)),
+        Kind::Exit { status } => ("exit", format!("the {one}: {}", text::line(status))),
+        Kind::Note { text } => ("", text::line(text)),
         Kind::LeftOut { events, to_server, to_client } => {
-            return (String::new(), left_out(*events, [*to_server, *to_client]));
+            ("", left_out(*events, [*to_server, *to_client]))
         }
-        Kind::Over => "over",
+        Kind::Over => ("over", String::new()),
     };
-    (main.to_owned(), String::new())
+    (main.to_owned(), rest)
 }

@@ -96,7 +96,7 @@ fn ladder(number: u32, events: &[&Event]) -> (String, u32) {
     for row in story::rows(events, ROWS) {
         match row {
             Row::Event(event) => picture.event(event),
-            Row::Silence(pause) => picture.gap(&format!("{} of silence", text::time(pause))),
+            Row::Silence(pause) => picture.gap(&format!("{} of silence", text::about(pause))),
             Row::LeftOut(events, bytes) => picture.gap(&story::left_out(events, bytes)),
         }
     }
@@ -190,7 +190,7 @@ impl Picture<'_> {
         let hover = xml(&self.hover(event));
         self.put(format_args!("<g class=\"{}\"><title>{hover}</title>", class_of(event)));
         let y = base + 5;
-        self.put(format_args!("<text class=\"time\" x=\"118\" y=\"{y}\">{time}</text>"));
+        self.put(format_args!("<text class=\"time\" x=\"100\" y=\"{y}\">{time}</text>"));
         if is_remark {
             self.remark(event, base);
         } else {
@@ -213,14 +213,14 @@ impl Picture<'_> {
                 format!("{at}, {way}: {bytes}, offset {offset} to {last}\n{shown}")
             }
             _ => {
-                let (main, rest) = story::label(event, 300);
+                let (main, rest) = story::label(event, self.story, 300);
                 format!("{at}, {way}: {main} {rest}")
             }
         }
     }
 
     fn remark(&mut self, event: &Event, y: u32) {
-        let (main, rest) = story::label(event, COLUMNS);
+        let (main, rest) = story::label(event, self.story, COLUMNS);
         let words = xml(&shorten(&format!("{main} {rest}"), COLUMNS + 6));
         let (x, anchor) = match event.direction {
             Direction::ToServer => (CLIENT + 16, ""),
@@ -256,7 +256,7 @@ impl Picture<'_> {
                 "<path class=\"head\" d=\"M{end} {y}L{back} {top}V{bottom}Z\"/>"
             ));
         }
-        let (main, rest) = story::label(event, COLUMNS);
+        let (main, rest) = story::label(event, self.story, COLUMNS);
         let (main, rest) = (xml(&main), xml(&shorten(&rest, COLUMNS)));
         let (x, above) = (MIDDLE, y - 9);
         let class = if matches!(event.kind, Kind::Data { .. }) { "bytes" } else { "dim" };
@@ -280,13 +280,10 @@ impl Picture<'_> {
             (None, Kind::Fin | Kind::Reset) => "closes first",
             _ => return,
         };
-        let (x, tip) = match event.direction {
-            Direction::ToServer => (CLIENT - 128, CLIENT - 8),
-            Direction::ToClient => (SERVER + 24, SERVER + 8),
+        let (tip, edge, far) = match event.direction {
+            Direction::ToServer => (CLIENT - 8, CLIENT - 20, CLIENT - 140),
+            Direction::ToClient => (SERVER + 8, SERVER + 20, SERVER + 140),
         };
-        let edge = if tip > x { x + 104 } else { x };
-        let far = if tip > x { x } else { x + 132 };
-        let far = if far == x + 132 { x + 140 } else { x - 10 };
         let (top, bottom, middle, text) = (y - 16, y + 16, edge.midpoint(far), y + 6);
         self.put(format_args!(
             "<path class=\"flag\" d=\"M{tip} {y}L{edge} {top}H{far}V{bottom}H{edge}Z\"/>\
@@ -319,7 +316,7 @@ impl Picture<'_> {
     fn end_of(&mut self, side: usize, y: u32, class: &str) {
         self.sides[side] = Side::Gone;
         let (x, y) = ([CLIENT, SERVER][side], y + 14);
-        let (left, right) = (x - 22, x + 22);
+        let (left, right) = (x - 16, x + 16);
         self.put(format_args!("<path class=\"cross {class}\" d=\"M{left} {y}H{right}\"/>"));
     }
 }

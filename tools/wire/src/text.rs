@@ -75,6 +75,14 @@ pub fn time(time: Duration) -> String {
     }
 }
 
+/// A time without the digits that do not matter: `230 ms`, `1.2 s`.
+pub fn about(time: Duration) -> String {
+    match time.as_millis() {
+        0..1000 => format!("{} ms", time.as_millis()),
+        _ => format!("{:.1} s", time.as_secs_f64()),
+    }
+}
+
 /// Text as XML and HTML take it, in an element or an attribute. Characters that XML does not know
 /// (XML 1.0, 2.2) become a replacement character.
 pub fn xml(text: &str) -> String {

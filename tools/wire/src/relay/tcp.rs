@@ -169,6 +169,7 @@ impl Relay<'_> {
                     let text = format!("corrupt-at={at}: byte {was:#04x} became {is:#04x}");
                     self.connection.record(flow.direction, Kind::Fault { text });
                 }
+                self.was_answered(1 - source);
                 true
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => true,
@@ -180,6 +181,16 @@ impl Relay<'_> {
                 self.dead[1 - source].get_or_insert(error.kind());
                 false
             }
+        }
+    }
+
+    /// Looks whether bytes for one who has sent its FIN were answered with an RST: it had not only
+    /// sent its last byte but closed. Poll would tell too, but perhaps after the next FIN.
+    fn was_answered(&mut self, to: usize) {
+        if self.flows[to].end().is_some()
+            && let Ok(Some(error)) = self.socks[to].take_error()
+        {
+            self.dead[to].get_or_insert(error.kind());
         }
     }
 
@@ -336,12 +347,7 @@ impl Relay<'_> {
         if !(0..2).all(is_over) {
             return false;
         }
-        for side in 0..2 {
-            // An RST may have answered the very last bytes.
-            if let Ok(Some(error)) = self.socks[side].take_error() {
-                self.dead[side].get_or_insert(error.kind());
-            }
-        }
+        (0..2).for_each(|side| self.was_answered(side)); // the very last bytes, that is
         match self.dead.iter().position(Option::is_some) {
             Some(gone) => self.pass_on_reset(gone),
             None => self.account(),
