@@ -340,10 +340,15 @@ impl Connection {
 
     /// Records that `bytes` went in `direction`, after all that went that way before.
     pub fn data(&self, direction: Direction, bytes: &[u8]) {
-        let preview = bytes[..bytes.len().min(PREVIEW)].to_vec();
+        self.data_of(direction, bytes.len() as u64, bytes);
+    }
+
+    /// The same for bytes of which only the first are at hand.
+    pub(crate) fn data_of(&self, direction: Direction, length: u64, first: &[u8]) {
+        let preview = first[..first.len().min(PREVIEW)].to_vec();
         let mut state = self.recorder.lock();
         let offset = state.offset(self.number, direction);
-        let kind = Kind::Data { offset, length: bytes.len() as u64, preview };
+        let kind = Kind::Data { offset, length, preview };
         let at = self.recorder.now();
         state.add(Event { at, connection: self.number, direction, kind });
     }

@@ -4,6 +4,7 @@
 //! works; an RST as an RST, behind the data that came before it; a receiver that does not read
 //! holds up the sender, since a relay stops reading when it cannot write.
 
+mod bulk;
 mod flow;
 mod tcp;
 mod udp;

@@ -182,12 +182,9 @@ impl Story {
     /// Bytes for a receiver who had closed already, and answered them with an RST.
     fn late(&self, direction: Direction) -> u64 {
         let back = direction.back();
-        match self.first() {
-            Some(first) if first.direction == back && first.kind == Kind::Fin => {
-                if self.has_reset(back) { self.after_first(back) } else { 0 }
-            }
-            _ => 0,
-        }
+        let half = |first: &End| first.direction == back && first.kind == Kind::Fin;
+        let is_late = self.first().is_some_and(half) && self.has_reset(back);
+        if is_late { self.after_first(back) } else { 0 }
     }
 
     fn has_reset(&self, direction: Direction) -> bool {

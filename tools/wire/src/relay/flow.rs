@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::bulk;
 use crate::event::Direction;
 use crate::fault::{GAP, HOLD, How, Plan, dice};
 
@@ -58,6 +59,8 @@ pub(super) struct Flow {
     pub(super) lost: u64,
     /// Bytes passed on.
     pub(super) sent: u64,
+    /// Bytes in the pipe of bulk data, which do not go through this buffer.
+    pub(super) in_pipe: usize,
     plan: Plan,
     seed: u64,
     buffer: Vec<u8>,
@@ -80,6 +83,7 @@ impl Flow {
             blocked: false,
             lost: 0,
             sent: 0,
+            in_pipe: 0,
             plan: plan.clone(),
             seed,
             buffer: Vec::new(),
@@ -94,12 +98,22 @@ impl Flow {
         }
     }
 
+    /// Whether all that was read is passed on.
     pub(super) fn is_empty(&self) -> bool {
-        self.start == self.end
+        self.start == self.end && self.in_pipe == 0
+    }
+
+    /// Whether this is much data to which nothing is to be done.
+    pub(super) fn is_bulk(&self) -> bool {
+        let is_open = self.state == State::Open && self.ended.is_none();
+        is_open && self.start == self.end && self.sent >= bulk::FROM && self.plan.is_none()
     }
 
     /// Whether the source is to be read: it has not ended, and there is room for what it sends.
     pub(super) fn wants_more(&self) -> bool {
+        if self.in_pipe > 0 {
+            return false;
+        }
         let room = self.buffer.len() - (self.end - self.start);
         let enough = self.is_empty() || room * 2 > self.buffer.len();
         match self.state {
@@ -247,7 +261,8 @@ impl Flow {
 
     /// Throws away what was not passed on.
     pub(super) fn discard(&mut self) {
-        self.lost += (self.end - self.start) as u64;
+        self.lost += (self.end - self.start + self.in_pipe) as u64;
+        self.in_pipe = 0;
         self.start = self.end;
         self.arrivals.clear();
         self.next = None;

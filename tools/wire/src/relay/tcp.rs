@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use socket2::{SockRef, TcpKeepalive};
 
+use super::bulk::Pipe;
 use super::flow::{End, Flow, State};
 use super::{Faults, Stop, poll};
-use crate::event::{Connection, Direction, Kind};
+use crate::event::{Connection, Direction, Kind, PREVIEW};
 use crate::fault::{How, dice};
 
 /// Turns that one flow may take before the other has its turn.
@@ -51,6 +52,7 @@ pub fn tcp(
         socks: [client, server],
         readable: [true; 2],
         dead: [None; 2],
+        pipes: [None, None],
         closed: [false; 2],
         connection,
     };
@@ -76,6 +78,8 @@ struct Relay<'c> {
     dead: [Option<ErrorKind>; 2],
     /// Whether both ends of the socket have sent their FIN: it would be ready for ever.
     closed: [bool; 2],
+    /// For much data to which nothing is to be done.
+    pipes: [Option<Pipe>; 2],
     connection: &'c Connection,
 }
 
@@ -113,8 +117,8 @@ impl Relay<'_> {
 
     /// Reads once, writes once, and passes on an end that is due.
     fn turn(&mut self, source: usize) -> Turn {
+        let mut wrote = self.splice(source);
         let read = self.fill(source);
-        let mut wrote = false;
         loop {
             if self.cut(source) {
                 return Turn::Over;
@@ -128,6 +132,59 @@ impl Relay<'_> {
             return Turn::Over;
         }
         if read || wrote { Turn::Again } else { Turn::Idle }
+    }
+
+    /// Moves bulk data by way of a pipe. What is left over, and the end, go the ordinary way.
+    fn splice(&mut self, source: usize) -> bool {
+        let flow = &mut self.flows[source];
+        let (from, to) = (&self.socks[source], &self.socks[1 - source]);
+        if !flow.is_bulk() || flow.blocked || self.dead[1 - source].is_some() {
+            return false;
+        }
+        if self.pipes[source].is_none() {
+            self.pipes[source] = Pipe::new();
+        }
+        let Some(pipe) = &self.pipes[source] else {
+            return false;
+        };
+        let mut first = [0; PREVIEW];
+        let mut at_hand = 0;
+        if flow.in_pipe == 0 && self.readable[source] && self.dead[source].is_none() {
+            let filled = from.peek(&mut first).and_then(|length| match length {
+                PREVIEW => pipe.fill(from),
+                _ => Ok(0), // not worth it
+            });
+            match filled {
+                Ok(length) => (flow.in_pipe, at_hand) = (length, PREVIEW),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    self.dead[source] = Some(error.kind()); // an error is told only once
+                    flow.ended(End::Reset);
+                }
+            }
+        }
+        if flow.in_pipe == 0 {
+            return false;
+        }
+        match pipe.drain(to, flow.in_pipe) {
+            Ok(length) => {
+                flow.in_pipe -= length;
+                flow.sent += length as u64;
+                self.connection.data_of(flow.direction, length as u64, &first[..at_hand]);
+                self.was_answered(1 - source);
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                flow.blocked = true;
+                false
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => true,
+            Err(error) => {
+                self.dead[1 - source].get_or_insert(error.kind());
+                false
+            }
+        }
     }
 
     fn fill(&mut self, source: usize) -> bool {
