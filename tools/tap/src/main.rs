@@ -2,7 +2,7 @@
 //! way, and shows what crosses it: live as a ladder on stdout, and as pictures.
 //!
 //! terminal 1: `cargo run -q -p echoserv`
-//! terminal 2: `cargo run -q -p tap -- :10008 :10007 --to-client chunk=100,delay=20ms`
+//! terminal 2: `cargo run -q -p tap -- localhost:10008 :10007 --to-client chunk=100,delay=20ms`
 //! terminal 3: `cargo run -q -p echocli -- :10008`
 
 mod live;

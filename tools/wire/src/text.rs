@@ -107,6 +107,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn markup_becomes_text() {
+        let safe = "a&lt;b a=&quot;&#39;&quot;&gt;&amp;amp;\n\u{fffd}\u{fffd}";
+        assert_eq!(xml("a<b a=\"'\">&amp;\n\0\u{ffff}"), safe);
+    }
+
+    #[test]
     fn bytes_are_shown_as_they_are_read() {
         for (bytes, shown) in [
             (&b"hello\n"[..], "\"hello\\n\""),

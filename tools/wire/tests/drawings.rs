@@ -123,6 +123,10 @@ proptest! {
             prop_assert!(known.iter().any(|known| head.starts_with(known)), "{}", line);
             let plain = |c: char| c.is_alphanumeric() || " .,()-=…#;\u{fffd}".contains(c);
             prop_assert!(words.chars().all(plain), "{}", line);
+            let coded = words.split('#').skip(1).all(|rest| {
+                rest.split_once(';').is_some_and(|(code, _)| code.parse::<u32>().is_ok())
+            });
+            prop_assert!(coded && words.matches('#').count() == words.matches(';').count());
         }
         prop_assert!(drawn.len() < 40_000);
     }
