@@ -156,7 +156,7 @@ impl Story {
             let bytes = text::bytes(self.bytes[direction.index()] - late);
             parts.push(format!("{bytes} to the {receiver}"));
             if late > 0 {
-                parts.push(format!("{late} more too late"));
+                parts.push(format!("{late} more came too late"));
             }
         }
         for (lost, receiver) in self.lost.iter().zip(["server", "client"]) {

@@ -216,7 +216,7 @@ fn what_came_too_late_does_not_count_as_arrived() {
     let steps =
         [(ToClient, data(10)), (ToServer, Kind::Fin), (ToClient, data(5)), (ToServer, Kind::Reset)];
     let events: Vec<_> = steps.into_iter().map(|(way, kind)| event(0, way, kind)).collect();
-    assert!(svg::draw(&events).contains("10 bytes to the client, 5 more too late"));
+    assert!(svg::draw(&events).contains("10 bytes to the client, 5 more came too late"));
 }
 
 #[test]
