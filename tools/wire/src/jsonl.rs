@@ -23,7 +23,7 @@ pub fn write(events: &[Event], mut to: impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads what [`write`] has written. Empty lines are passed over.
+/// Reads what [`write()`] has written. Empty lines are passed over.
 ///
 /// # Errors
 /// As of `from`; `InvalidData` for a line that is no event, with its number.
