@@ -133,6 +133,8 @@ pub struct Graded {
     pub name: String,
     /// The suite.
     pub suite: &'static Suite,
+    /// What is to be known about it.
+    pub remark: Option<String>,
     /// What came out, in the order of the suite.
     pub checked: Vec<Checked>,
 }
@@ -189,7 +191,12 @@ pub fn grade(
     });
     let mut graded: Vec<_> = subjects
         .iter()
-        .map(|(subject, suite)| Graded { name: subject.name.clone(), suite, checked: Vec::new() })
+        .map(|(subject, suite)| Graded {
+            name: subject.name.clone(),
+            suite,
+            remark: subject.remark.clone(),
+            checked: Vec::new(),
+        })
         .collect();
     for (subject, checked) in done.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
         graded[subject].checked.push(checked);

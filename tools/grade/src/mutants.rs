@@ -69,7 +69,7 @@ pub fn subjects() -> Vec<(Subject, &'static Suite)> {
         let options = ["{addr}", "{count}", "{length}", "{timeout}", "{json}"];
         let parts = [&*program, mutant.name].into_iter().chain(options);
         let command = parts.map(str::to_owned).collect();
-        Subject { name: mutant.name.to_owned(), command, fed: false, header: 0 }
+        Subject { name: mutant.name.to_owned(), command, fed: false, header: 0, remark: None }
     };
     ALL.iter().map(|mutant| (subject(mutant), check::SUITES[0])).collect()
 }

@@ -121,6 +121,9 @@ impl Peer {
     /// The system's, other than the client's RST.
     pub fn send(&mut self, mut data: &[u8], within: Duration) -> io::Result<Sent> {
         while !data.is_empty() {
+            if self.was_reset {
+                return Ok(Sent::Reset);
+            }
             if !self.ready(PollFlags::OUT, within)? {
                 return Ok(Sent::Stuck);
             }

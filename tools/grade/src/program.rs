@@ -23,7 +23,7 @@ const INCONCLUSIVE: u8 = 3;
 const FAULT: u8 = 70;
 
 /// Rows of a ladder: of a longer one the middle is left out.
-const ROWS: usize = 24;
+const ROWS: usize = 18;
 
 /// Checks programs from outside, tells the wrong from the right ones, and says why
 #[derive(Parser)]
@@ -125,6 +125,7 @@ fn subjects(args: &Args) -> Result<Vec<(Subject, &'static Suite)>, Failed> {
             command: args.command.clone(),
             fed: args.stdin,
             header: args.header,
+            remark: None,
         };
         if !subject.is_addressed() {
             return Err((USAGE, "COMMAND needs {addr}, or {host} and {port}".to_owned()));

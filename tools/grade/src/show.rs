@@ -15,49 +15,43 @@ pub fn text(graded: &[Graded], style: &Style) -> String {
         for checked in &program.checked {
             shown += &line(checked, style);
         }
+        shown += &program.remark.as_ref().map_or(String::new(), |remark| format!("  {remark}\n"));
         shown.push('\n');
     }
-    for program in graded {
-        for checked in &program.checked {
-            if let Outcome::Failed(failure) = &checked.outcome {
-                let title = format!("{}, {}: {}", program.name, checked.check.id, failure.code);
-                shown += &format!("{}\n{}\n", paint(style, "1;31", &title), failure.why);
-                for (name, value) in [
-                    ("expected", &*failure.expected),
-                    ("seen", &failure.seen),
-                    ("hint", failure.hint()),
-                ] {
-                    shown += &format!("  {name:<9} {value}\n");
-                }
-                shown += &format!("{}\n", ladder::draw(&checked.events, style));
-            }
+    let all: Vec<_> = graded
+        .iter()
+        .flat_map(|program| program.checked.iter().map(move |c| (program, c)))
+        .collect();
+    let mut compared = Vec::new();
+    for (program, checked) in &all {
+        let Outcome::Failed(failure) = &checked.outcome else { continue };
+        shown += &title(program, checked, failure.code, "1;31", style);
+        shown += &format!("{}\n", failure.why);
+        let rows =
+            [("expected", &*failure.expected), ("seen", &failure.seen), ("hint", failure.hint())];
+        for (name, value) in rows {
+            shown += &format!("  {name:<9} {value}\n");
         }
-    }
-    for (program, checked) in comparisons(graded) {
-        let title = format!("{}, {}: passed", program.name, checked.check.id);
-        shown += &format!("{}\n", paint(style, "1;32", &title));
         shown += &format!("{}\n", ladder::draw(&checked.events, style));
+        let check = (program.suite.name, checked.check.id);
+        let passed = all.iter().find(|(program, checked)| {
+            (program.suite.name, checked.check.id) == check
+                && matches!(checked.outcome, Outcome::Passed)
+        });
+        if let Some((program, checked)) = passed
+            && !compared.contains(&check)
+        {
+            compared.push(check);
+            shown += &title(program, checked, "passed, for comparison", "1;32", style);
+            shown += &format!("{}\n", ladder::draw(&checked.events, style));
+        }
     }
     shown
 }
 
-/// The checks that one program failed, as made of the first other program that passed them.
-fn comparisons(graded: &[Graded]) -> Vec<(&Graded, &Checked)> {
-    let all =
-        || graded.iter().flat_map(|program| program.checked.iter().map(move |c| (program, c)));
-    let mut found: Vec<(&Graded, &Checked)> = Vec::new();
-    for (loser, failed) in all().filter(|(_, c)| matches!(c.outcome, Outcome::Failed(_))) {
-        let same = |program: &Graded, checked: &Checked| {
-            program.suite.name == loser.suite.name && checked.check.id == failed.check.id
-        };
-        let passed = all().find(|(p, c)| same(p, c) && matches!(c.outcome, Outcome::Passed));
-        if let Some((winner, passed)) = passed
-            && !found.iter().any(|(p, c)| same(p, c))
-        {
-            found.push((winner, passed));
-        }
-    }
-    found
+fn title(program: &Graded, checked: &Checked, what: &str, color: &str, style: &Style) -> String {
+    let title = format!("{}, {}: {what}", program.name, checked.check.id);
+    format!("{}\n", paint(style, color, &title))
 }
 
 fn line(checked: &Checked, style: &Style) -> String {

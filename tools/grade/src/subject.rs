@@ -62,6 +62,8 @@ pub struct Subject {
     pub fed: bool,
     /// Bytes that the program sends before each message: its type and its length, say.
     pub header: usize,
+    /// What is to be known about it, for the results.
+    pub remark: Option<String>,
 }
 
 /// What the placeholders stand for in one run.
@@ -133,7 +135,7 @@ mod tests {
 
     fn subject(command: &[&str], fed: bool) -> Subject {
         let command = command.iter().map(|part| part.to_string()).collect();
-        Subject { name: "test".to_owned(), command, fed, header: 0 }
+        Subject { name: "test".to_owned(), command, fed, header: 0, remark: None }
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Program {
     pub suite: String,
     /// The checks that it fails on purpose.
     pub fails: Vec<String>,
+    /// The program that does not.
+    pub repaired_by: Option<String>,
     /// Whether it takes its messages from standard input.
     pub fed: bool,
     /// Bytes that it sends before each message.
@@ -47,6 +49,7 @@ fn program(package: &Value) -> Option<Program> {
         name: package["name"].as_str()?.to_owned(),
         suite: lab["suite"].as_str()?.to_owned(),
         fails: fails.map(str::to_owned).collect(),
+        repaired_by: lab["repaired-by"].as_str().map(str::to_owned),
         fed: lab["input"] == "stdin",
         header: lab["header"].as_u64().unwrap_or(0) as usize,
     })
@@ -78,6 +81,14 @@ impl Program {
             }
         };
         command.extend(options.iter().map(|option| option.to_string()));
-        Subject { name: self.name.clone(), command, fed: self.fed, header: self.header }
+        let remark = self.remark();
+        Subject { name: self.name.clone(), command, fed: self.fed, header: self.header, remark }
+    }
+
+    /// That what it fails is its lesson.
+    fn remark(&self) -> Option<String> {
+        let repair = self.repaired_by.as_ref().map(|name| format!(" ({name} repairs it)"));
+        let lesson = format!("Its lesson is to fail {}", self.fails.join(", "));
+        (!self.fails.is_empty()).then(|| format!("{lesson}{}.", repair.unwrap_or_default()))
     }
 }
