@@ -125,7 +125,8 @@ fn row(table: &str, own: u16, peer: u16) -> Option<(u64, u64)> {
     })
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use std::io::Write;
