@@ -56,15 +56,20 @@ impl ClientArgs {
     /// Parses the command line of a client whose lecture sends `count` messages of `length` bytes.
     /// Bad arguments end the program here: a message on stderr and status 2.
     pub fn parse(program: Command, count: u64, length: usize) -> Self {
-        let command = default(Self::augment_args(program), "count", count.to_string());
+        Self::parse_with::<NoMore>(program, count, length).0
+    }
+
+    /// As [`ClientArgs::parse`], for a program with arguments of its own as well.
+    pub fn parse_with<More: Args>(program: Command, count: u64, length: usize) -> (Self, More) {
+        let command = default(Both::<More>::augment_args(program), "count", count.to_string());
         let command = default(command, "length", length.to_string());
-        let args: Self = parse(command.clone());
+        let Both { args, more } = parse(command.clone());
         let shortest = Messages::shortest(args.count);
         if args.file.is_none() && args.length < shortest {
             let why = format!("--length must be at least {shortest}: a number and a newline");
             end(command, ErrorKind::ValueValidation, why);
         }
-        args
+        (args, more)
     }
 
     /// The messages that these arguments ask for.
@@ -79,6 +84,17 @@ impl ClientArgs {
         Ok(messages.each_after(self.delay))
     }
 }
+
+#[derive(Args)]
+struct Both<More: Args> {
+    #[command(flatten)]
+    args: ClientArgs,
+    #[command(flatten)]
+    more: More,
+}
+
+#[derive(Args)]
+struct NoMore {}
 
 /// The arguments of a server.
 #[derive(Args, Clone, Debug)]

@@ -1,0 +1,97 @@
+//! Gets one page from a web server: one HTTP/1.0 request, then everything up to the server's FIN.
+//! It shows a protocol on top of the stream: lines up to an empty one, then a body that ends where
+//! the connection ends. Still wrong: a connection for every page, as in the web of 1996.
+//!
+//! terminal 1: `python3 -m http.server 8000`
+//! terminal 2: `cargo run -q -p webget -- localhost:8000 /labs.md`
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::process::ExitCode;
+
+use clap::Parser;
+use common::args::Target;
+use common::{exit, net, output};
+
+/// The longest head of an answer in bytes: one without end must not fill the memory.
+const LONGEST_HEAD: u64 = 64 * 1024;
+
+/// Gets one page from a web server and prints it
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// Page to get
+    #[arg(default_value = "/", value_parser = path)]
+    path: String,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    exit::finish(net::connect(&args.target).and_then(|sock| get(&sock, &args)))
+}
+
+/// A path as it may stand in a request: a space or a line end there would be another request.
+fn path(text: &str) -> Result<String, String> {
+    match text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("a path begins with / and has no spaces; other characters are %XX".to_owned()),
+    }
+}
+
+fn get(mut sock: &TcpStream, Args { target, path }: &Args) -> io::Result<()> {
+    let host = match target.server.host.as_str() {
+        "" => format!("localhost:{}", target.server.port),
+        _ => target.server.to_string(),
+    };
+    sock.write_all(format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes())?;
+    let mut rfile = BufReader::new(sock);
+    let (status, length) = receive_head(rfile.by_ref().take(LONGEST_HEAD))?;
+    let received = receive_body(rfile)?;
+    if length.is_some_and(|length| received < length) {
+        return Err(exit::left_early());
+    }
+    match status.split(' ').nth(1).and_then(|code| code.parse().ok()) {
+        Some(100..400) => Ok(()),
+        Some(400..600) => Err(exit::not_so(format!("the server answers {status}"))),
+        _ => Err(exit::not_so(format!("this is no answer in HTTP: {status}"))),
+    }
+}
+
+/// Receives the head of the answer, up to its empty line: the status line, and the length of the
+/// body if a line tells it.
+fn receive_head(mut rfile: impl BufRead) -> io::Result<(String, Option<u64>)> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        rfile.read_until(b'\n', &mut line)?;
+        match String::from_utf8_lossy(&line).trim_end() {
+            "" if !line.ends_with(b"\n") => return Err(exit::not_so("the answer has no head")),
+            "" => break,
+            text => lines.push(text.to_owned()),
+        }
+    }
+    let field = |line: &String| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+    };
+    let length = lines.iter().find_map(field);
+    Ok((lines.into_iter().next().unwrap_or_default(), length))
+}
+
+/// Receives the rest, up to the server's FIN, and prints it; returns the number of bytes.
+fn receive_body(mut rfile: impl Read) -> io::Result<u64> {
+    let (mut data, mut received) = ([0; 8192], 0);
+    loop {
+        match rfile.read(&mut data) {
+            Ok(0) => return Ok(received),
+            Ok(n) => {
+                output::print(&data[..n])?;
+                received += n as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
