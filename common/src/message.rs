@@ -1,7 +1,7 @@
 //! The messages that a client sends: made, or the lines of a file.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::thread;
@@ -63,33 +63,57 @@ impl Messages {
 
     /// How long [`Messages::next`] would sleep: for a program that has other things to wait for.
     pub fn due_in(&self) -> Duration {
-        let due = self.due.filter(
-            |_| !matches!(&self.source, Source::Made { numbers, .. } if numbers.is_empty()),
-        );
-        due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()))
+        self.due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()))
     }
 
-    /// The next message and those that are there at once with it, about `size` bytes in all: they
-    /// can be sent in one piece. `None` after the last.
-    pub fn batch(&mut self, size: usize) -> Option<io::Result<Vec<Vec<u8>>>> {
-        let mut batch = vec![self.next()?];
-        let mut room = size;
-        while let Some(Ok(last)) = batch.last()
-            && room > last.len()
-            && self.is_next_there()
-        {
-            room -= last.len();
-            batch.extend(self.next());
+    /// Puts the next message into `batch`, and those that are there at once with it up to about
+    /// `size` bytes: they can be sent in one piece. False after the last message.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn fill(&mut self, batch: &mut Batch, size: usize) -> io::Result<bool> {
+        batch.data.clear();
+        batch.ends.clear();
+        batch.data.reserve(size);
+        while batch.data.is_empty() || (batch.data.len() < size && self.is_next_there()) {
+            if !self.put(&mut batch.data)? {
+                break;
+            }
+            batch.ends.push(batch.data.len());
         }
-        Some(batch.into_iter().collect())
+        Ok(!batch.data.is_empty())
     }
 
     fn is_next_there(&self) -> bool {
-        let there = match &self.source {
-            Source::Made { numbers, .. } => !numbers.is_empty(),
+        match &self.source {
+            _ if self.due.is_some() => false,
+            Source::Made { .. } => true,
             Source::Lines(reader) => reader.buffer().contains(&b'\n'),
-        };
-        there && self.due.is_none()
+        }
+    }
+
+    /// Appends the next message to `data`, when it is due; false after the last one.
+    fn put(&mut self, data: &mut Vec<u8>) -> io::Result<bool> {
+        let start = data.len();
+        match &mut self.source {
+            Source::Made { numbers, length } => {
+                let Some(number) = numbers.next() else { return Ok(false) };
+                write!(data, "{number:05}")?;
+                data.resize(start + *length - 1, b'a');
+                data.push(b'\n');
+            }
+            Source::Lines(reader) => {
+                let line = reader.take(LONGEST_LINE).read_until(b'\n', data);
+                if line.map_err(exit::local("reading messages"))? == 0 {
+                    return Ok(false);
+                }
+            }
+        }
+        if self.due.is_some() {
+            thread::sleep(self.due_in());
+            self.due = Some(Instant::now() + self.delay);
+        }
+        Ok(true)
     }
 }
 
@@ -97,28 +121,25 @@ impl Iterator for Messages {
     type Item = io::Result<Vec<u8>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let message = match &mut self.source {
-            Source::Made { numbers, length } => {
-                let mut message = Vec::with_capacity(*length);
-                message.extend_from_slice(format!("{:05}", numbers.next()?).as_bytes());
-                message.resize(*length - 1, b'a');
-                message.push(b'\n');
-                Ok(message)
-            }
-            Source::Lines(reader) => {
-                let mut line = Vec::new();
-                match reader.take(LONGEST_LINE).read_until(b'\n', &mut line) {
-                    Ok(0) => return None,
-                    Ok(_) => Ok(line),
-                    Err(error) => Err(exit::local("reading messages")(error)),
-                }
-            }
-        };
-        if self.due.is_some() {
-            thread::sleep(self.due_in());
-            self.due = Some(Instant::now() + self.delay);
-        }
-        Some(message)
+        let mut message = Vec::new();
+        self.put(&mut message).map(|more| more.then_some(message)).transpose()
+    }
+}
+
+/// Messages that are sent in one piece.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Their bytes, one message after the other.
+    pub data: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    /// The messages, one by one.
+    pub fn messages(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = [0].into_iter().chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| &self.data[start..end])
     }
 }
 
@@ -134,7 +155,6 @@ fn open(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     fn all(messages: Messages) -> Vec<Vec<u8>> {
         messages.map(|message| message.unwrap()).collect()

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use common::args::ClientArgs;
-use common::message::Messages;
+use common::message::{Batch, Messages};
 use common::report::Report;
 use common::{exit, net};
 use polling::{Event, Events, Poller};
@@ -38,7 +38,7 @@ fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<
     // SAFETY: `sock` is deleted from the poller before it is closed.
     unsafe { poller.add(&sock, Event::none(0)) }?;
     let client =
-        Client { sock: &sock, messages, data: Vec::new(), sent: 0, finished: false, report };
+        Client { sock: &sock, messages, batch: Batch::default(), sent: 0, finished: false, report };
     let result = client.run(&poller, silence);
     poller.delete(&sock)?;
     result
@@ -49,7 +49,7 @@ struct Client<'a> {
     sock: &'a TcpStream,
     messages: Messages,
     /// What is being sent, and how much of it has been.
-    data: Vec<u8>,
+    batch: Batch,
     sent: usize,
     /// Whether the last message and the FIN have gone.
     finished: bool,
@@ -91,30 +91,25 @@ impl Client<'_> {
         if !pause.is_zero() {
             return Ok(pause.min(WAKE_UP));
         }
-        (self.data, self.sent) = (Vec::new(), 0);
-        match self.messages.batch(CHUNK) {
-            Some(messages) => {
-                let messages = messages?;
-                messages.iter().for_each(|message| self.report.sent(message));
-                self.data = messages.concat();
-            }
-            None => {
-                self.finished = true;
-                self.sock.shutdown(Shutdown::Write)?; // a FIN: the server reads 0
-            }
+        self.sent = 0;
+        if self.messages.fill(&mut self.batch, CHUNK)? {
+            self.batch.messages().for_each(|message| self.report.sent(message));
+        } else {
+            self.finished = true;
+            self.sock.shutdown(Shutdown::Write)?; // a FIN: the server reads 0
         }
         Ok(WAKE_UP)
     }
 
     fn has_unsent(&self) -> bool {
-        self.sent < self.data.len()
+        self.sent < self.batch.data.len()
     }
 
     /// Sends what there is room for. The rest is sent when the socket is writable again: `write_all`
     /// would fail there, and forget how far it came.
     fn send(&mut self) -> io::Result<()> {
-        let end = self.data.len().min(self.sent + CHUNK);
-        match self.sock.write(&self.data[self.sent..end]) {
+        let end = self.batch.data.len().min(self.sent + CHUNK);
+        match self.sock.write(&self.batch.data[self.sent..end]) {
             Ok(n) => self.sent += n,
             Err(error) if is_temporary(&error) => {}
             Err(error) => return Err(error),

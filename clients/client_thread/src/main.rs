@@ -1,37 +1,50 @@
 //! An echo client that sends and receives at the same time: a thread for each direction.
-//! It shows two streams that do not wait for each other, whatever the server's order. What the
-//! threads do crosses a channel to a third, which alone reports, and alone tells what is silence.
-//! Still wrong: a blocked thread cannot be called off, only left behind. `client_select` repairs it.
+//! It shows two streams that do not wait for each other, whatever the server's order. How each came
+//! to its end crosses a channel, so that the first is heard at once. Still wrong: a blocked thread
+//! cannot be called off, only left behind. `client_select` repairs it.
 //!
 //! `cargo run -q -p echoserv` in terminal 1, `cargo run -q -p client_thread -- localhost:10007` in 2
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::ExitCode;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::args::ClientArgs;
-use common::message::Messages;
+use common::message::{Batch, Messages};
 use common::report::Report;
 use common::{exit, net};
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 
 /// Bytes that one write sends, and that one read may return.
 const PIECE: usize = 64 * 1024;
+/// How many bytes sending may be ahead of receiving, as long as something comes back: the buffers
+/// between the two would hold a multiple of it.
+const AHEAD: u64 = 4 * 1024 * 1024;
+/// How long a sender that is so far ahead waits for something to come back.
+const MOMENT: Duration = Duration::from_millis(10);
+/// How often somebody looks whether bytes still move.
+const WAKE_UP: Duration = Duration::from_secs(1);
 
-/// What a thread does or has done.
-enum Step {
-    /// Sends these messages, from now on.
-    Sends(Vec<Vec<u8>>),
-    /// Has sent a piece of them.
-    Sent,
-    /// Has sent all there are, or has failed.
-    SentAll(io::Result<()>),
-    /// Has received these bytes.
-    Received(Vec<u8>),
-    /// Has received the server's FIN, or has failed.
-    ReceivedAll(io::Result<()>),
+/// What the two threads work with.
+struct Shared {
+    sock: TcpStream,
+    progress: Mutex<Progress>,
+    received: Condvar,
+}
+
+/// What has become of the messages, and when a byte moved last.
+struct Progress {
+    report: Report,
+    last: Instant,
+}
+
+/// How a direction came to its end.
+enum End {
+    Sent(io::Result<()>),
+    Received(io::Result<()>),
 }
 
 fn main() -> ExitCode {
@@ -45,53 +58,86 @@ fn main() -> ExitCode {
 
 fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<()> {
     let silence = sock.read_timeout()?.unwrap_or(Duration::MAX);
-    sock.set_read_timeout(None)?; // silence in one direction may be right, for however long
+    sock.set_read_timeout(None)?; // one direction may wait as long as the other goes on
     sock.set_write_timeout(None)?;
-    let (sending, steps) = bounded(8); // whoever is ahead waits: memory stays bounded
-    let (outgoing, incoming) = (sock.try_clone()?, sock.try_clone()?);
-    let receiving = sending.clone();
-    let send = move || sending.send(Step::SentAll(send(outgoing, messages, &sending)));
-    let receive = move || receiving.send(Step::ReceivedAll(receive(incoming, &receiving)));
-    thread::Builder::new().name("send".to_owned()).spawn(send)?;
-    thread::Builder::new().name("receive".to_owned()).spawn(receive)?;
-    let mut finished = false;
-    loop {
-        match steps.recv_timeout(silence) {
-            Ok(Step::Sends(messages)) => messages.iter().for_each(|message| report.sent(message)),
-            Ok(Step::Sent) => {}
-            Ok(Step::SentAll(result)) => {
-                result.and_then(|()| sock.shutdown(Shutdown::Write))?; // a FIN
-                finished = true;
+    let progress = Mutex::new(Progress { report: report.clone(), last: Instant::now() });
+    let shared = Arc::new(Shared { sock, progress, received: Condvar::new() });
+    let (sending, ends) = bounded(2);
+    let (receiving, sender, receiver) = (sending.clone(), shared.clone(), shared.clone());
+    thread::Builder::new().spawn(move || sending.send(End::Sent(sender.send(messages))))?;
+    thread::Builder::new().spawn(move || receiving.send(End::Received(receiver.receive())))?;
+    let result = shared.wait(&ends, silence);
+    report.clone_from(&shared.progress().report);
+    result
+}
+
+impl Shared {
+    /// Waits until all is received, one of the threads fails, or both are stuck: a stuck thread
+    /// cannot be joined, but the program can end without it.
+    fn wait(&self, ends: &Receiver<End>, silence: Duration) -> io::Result<()> {
+        let mut finished = false;
+        loop {
+            match ends.recv_timeout(WAKE_UP.min(silence / 4)) {
+                Ok(End::Sent(result)) => {
+                    result.and_then(|()| self.sock.shutdown(Shutdown::Write))?; // sends a FIN
+                    finished = true;
+                }
+                Ok(End::Received(Ok(()))) if !finished => return Err(exit::left_early()),
+                Ok(End::Received(result)) => return result,
+                Err(_) if self.progress().last.elapsed() < silence => {}
+                Err(_) if !finished && self.progress().outstanding() == 0 => {}
+                Err(_) => return Err(exit::silent()),
             }
-            Ok(Step::Received(data)) => report.received(&data),
-            Ok(Step::ReceivedAll(Ok(()))) if !finished => return Err(exit::left_early()),
-            Ok(Step::ReceivedAll(result)) => return result,
-            Err(_) if !finished && report.totals().0 == report.totals().1 => {} // ours, not theirs
-            Err(_) => return Err(exit::silent()),
         }
+    }
+
+    /// Reports messages before they go out: their echo may be back before the write returns.
+    fn send(&self, mut messages: Messages) -> io::Result<()> {
+        let (mut batch, mut heard) = (Batch::default(), 0);
+        while messages.fill(&mut batch, PIECE)? {
+            let mut progress = self.progress();
+            if progress.outstanding() > AHEAD && progress.report.totals().1 > heard {
+                let wait = self.received.wait_timeout_while(progress, MOMENT, |progress| {
+                    progress.outstanding() > AHEAD
+                });
+                progress = wait.unwrap_or_else(PoisonError::into_inner).0;
+                heard = progress.report.totals().1;
+            }
+            batch.messages().for_each(|message| progress.report.sent(message));
+            drop(progress);
+            for piece in batch.data.chunks(PIECE) {
+                (&self.sock).write_all(piece)?;
+                self.progress().last = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&self) -> io::Result<()> {
+        let mut data = vec![0; PIECE];
+        loop {
+            match (&self.sock).read(&mut data) {
+                Ok(0) => return Ok(()),
+                Ok(n) => {
+                    let mut progress = self.progress();
+                    progress.report.received(&data[..n]);
+                    progress.last = Instant::now();
+                    self.received.notify_one();
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Tells of messages before they go out: their echo may be back before the write returns.
-fn send(mut sock: TcpStream, mut messages: Messages, steps: &Sender<Step>) -> io::Result<()> {
-    while let Some(messages) = messages.batch(PIECE) {
-        let messages = messages?;
-        let data = messages.concat();
-        steps.send(Step::Sends(messages)).map_err(io::Error::other)?;
-        for piece in data.chunks(PIECE) {
-            sock.write_all(piece)?;
-            steps.send(Step::Sent).map_err(io::Error::other)?;
-        }
-    }
-    Ok(())
-}
-
-fn receive(mut sock: TcpStream, steps: &Sender<Step>) -> io::Result<()> {
-    let mut data = vec![0; PIECE];
-    loop {
-        match sock.read(&mut data)? {
-            0 => return Ok(()),
-            n => steps.send(Step::Received(data[..n].to_vec())).map_err(io::Error::other)?,
-        }
+impl Progress {
+    fn outstanding(&self) -> u64 {
+        let (sent, received) = self.report.totals();
+        sent.saturating_sub(received)
     }
 }
