@@ -111,7 +111,8 @@ impl Messages {
         }
         if self.due.is_some() {
             thread::sleep(self.due_in());
-            self.due = Some(Instant::now() + self.delay);
+            let more = !matches!(&self.source, Source::Made { numbers, .. } if numbers.is_empty());
+            self.due = more.then(|| Instant::now() + self.delay);
         }
         Ok(true)
     }

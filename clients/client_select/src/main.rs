@@ -19,6 +19,11 @@ use polling::{Event, Events, Poller};
 
 /// Bytes that one read may return, and that messages are collected to before they are sent.
 const CHUNK: usize = 64 * 1024;
+/// Bytes that sending may be ahead, while something comes back: more would only fill the buffers of
+/// both systems, and the report with them.
+const AHEAD: u64 = 512 * 1024;
+/// How long a sender that is so far ahead waits, if nothing comes back.
+const MOMENT: Duration = Duration::from_millis(10);
 /// The longest wait: on some systems only a program that is awake hears of a signal.
 const WAKE_UP: Duration = Duration::from_secs(1);
 
@@ -37,8 +42,15 @@ fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<
     let poller = Poller::new()?;
     // SAFETY: `sock` is deleted from the poller before it is closed.
     unsafe { poller.add(&sock, Event::none(0)) }?;
-    let client =
-        Client { sock: &sock, messages, batch: Batch::default(), sent: 0, finished: false, report };
+    let client = Client {
+        sock: &sock,
+        messages,
+        batch: Batch::default(),
+        sent: 0,
+        finished: false,
+        heard: Instant::now(),
+        report,
+    };
     let result = client.run(&poller, silence);
     poller.delete(&sock)?;
     result
@@ -53,6 +65,8 @@ struct Client<'a> {
     sent: usize,
     /// Whether the last message and the FIN have gone.
     finished: bool,
+    /// When something was received last.
+    heard: Instant,
     report: &'a mut Report,
 }
 
@@ -86,6 +100,10 @@ impl Client<'_> {
     fn prepare(&mut self) -> io::Result<Duration> {
         if self.has_unsent() || self.finished {
             return Ok(WAKE_UP);
+        }
+        let (sent, received) = self.report.totals();
+        if sent > received + AHEAD && self.heard.elapsed() < MOMENT {
+            return Ok(MOMENT);
         }
         let pause = self.messages.due_in();
         if !pause.is_zero() {
@@ -121,6 +139,7 @@ impl Client<'_> {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         match self.sock.read(buffer) {
             Ok(n) => {
+                self.heard = Instant::now();
                 self.report.received(&buffer[..n]);
                 Ok(n == 0)
             }

@@ -20,10 +20,10 @@ use crossbeam_channel::{Receiver, bounded};
 
 /// Bytes that one write sends, and that one read may return.
 const PIECE: usize = 64 * 1024;
-/// How many bytes sending may be ahead of receiving, as long as something comes back: the buffers
-/// between the two would hold a multiple of it.
-const AHEAD: u64 = 4 * 1024 * 1024;
-/// How long a sender that is so far ahead waits for something to come back.
+/// Bytes that sending may be ahead, while something comes back: more would only fill the buffers of
+/// both systems, and the report with them.
+const AHEAD: u64 = 512 * 1024;
+/// How long a sender that is so far ahead waits, if nothing comes back.
 const MOMENT: Duration = Duration::from_millis(10);
 /// How often somebody looks whether bytes still move.
 const WAKE_UP: Duration = Duration::from_secs(1);
@@ -35,10 +35,11 @@ struct Shared {
     received: Condvar,
 }
 
-/// What has become of the messages, and when a byte moved last.
+/// What has become of the messages; when a byte moved last, and when one was received.
 struct Progress {
     report: Report,
     last: Instant,
+    heard: Instant,
 }
 
 /// How a direction came to its end.
@@ -60,7 +61,11 @@ fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<
     let silence = sock.read_timeout()?.unwrap_or(Duration::MAX);
     sock.set_read_timeout(None)?; // one direction may wait as long as the other goes on
     sock.set_write_timeout(None)?;
-    let progress = Mutex::new(Progress { report: report.clone(), last: Instant::now() });
+    let progress = Mutex::new(Progress {
+        report: report.clone(),
+        last: Instant::now(),
+        heard: Instant::now(),
+    });
     let shared = Arc::new(Shared { sock, progress, received: Condvar::new() });
     let (sending, ends) = bounded(2);
     let (receiving, sender, receiver) = (sending.clone(), shared.clone(), shared.clone());
@@ -93,16 +98,11 @@ impl Shared {
 
     /// Reports messages before they go out: their echo may be back before the write returns.
     fn send(&self, mut messages: Messages) -> io::Result<()> {
-        let (mut batch, mut heard) = (Batch::default(), 0);
+        let mut batch = Batch::default();
         while messages.fill(&mut batch, PIECE)? {
             let mut progress = self.progress();
-            if progress.outstanding() > AHEAD && progress.report.totals().1 > heard {
-                let wait = self.received.wait_timeout_while(progress, MOMENT, |progress| {
-                    progress.outstanding() > AHEAD
-                });
-                progress = wait.unwrap_or_else(PoisonError::into_inner).0;
-                heard = progress.report.totals().1;
-            }
+            let wait = self.received.wait_timeout_while(progress, MOMENT, Progress::is_far_ahead);
+            progress = wait.unwrap_or_else(PoisonError::into_inner).0;
             batch.messages().for_each(|message| progress.report.sent(message));
             drop(progress);
             for piece in batch.data.chunks(PIECE) {
@@ -121,7 +121,8 @@ impl Shared {
                 Ok(n) => {
                     let mut progress = self.progress();
                     progress.report.received(&data[..n]);
-                    progress.last = Instant::now();
+                    progress.heard = Instant::now();
+                    progress.last = progress.heard;
                     self.received.notify_one();
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -139,5 +140,9 @@ impl Progress {
     fn outstanding(&self) -> u64 {
         let (sent, received) = self.report.totals();
         sent.saturating_sub(received)
+    }
+
+    fn is_far_ahead(&mut self) -> bool {
+        self.outstanding() > AHEAD && self.heard.elapsed() < MOMENT
     }
 }
