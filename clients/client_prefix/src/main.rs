@@ -31,9 +31,11 @@ fn main() -> ExitCode {
 
 fn echo(mut sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<()> {
     for message in messages {
-        let message = frame(&message?)?;
-        report.sent(&message);
-        sock.write_all(&message)?; // at once: a second small write would wait for an ACK (Nagle)
+        let message = message?;
+        let length = u32::try_from(message.len()).map_err(exit::unusable)?;
+        let frame = [&[MESSAGE], &length.to_be_bytes()[..], &message].concat();
+        report.sent(&frame);
+        sock.write_all(&frame)?; // at once: a second small write would wait for an ACK (Nagle)
         receive_frame(&mut sock, report)?;
     }
     sock.shutdown(Shutdown::Write)?; // sends a FIN: the server reads 0, and we can still receive
@@ -41,14 +43,8 @@ fn echo(mut sock: TcpStream, messages: Messages, report: &mut Report) -> io::Res
     Ok(())
 }
 
-/// The frame of `message`: its type, its length as four bytes in network order, and itself.
-fn frame(message: &[u8]) -> io::Result<Vec<u8>> {
-    let length = u32::try_from(message.len()).ok().filter(|&length| length <= LONGEST);
-    let length = length.ok_or_else(|| exit::unusable("a message is too long for a frame"))?;
-    Ok([&[MESSAGE], &length.to_be_bytes()[..], message].concat())
-}
-
-/// Receives one frame. Its length is looked at before there is room made for so many bytes.
+/// Receives one frame: the type, the length as four bytes in network order, the message. An absurd
+/// length is refused before there is room made for so many bytes.
 fn receive_frame(sock: &mut TcpStream, report: &mut Report) -> io::Result<()> {
     let mut header = [0; 5];
     receive_exactly(sock, &mut header, report)?;

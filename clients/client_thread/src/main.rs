@@ -32,14 +32,15 @@ const WAKE_UP: Duration = Duration::from_secs(1);
 struct Shared {
     sock: TcpStream,
     progress: Mutex<Progress>,
-    received: Condvar,
+    /// Tells the sender when something has been received.
+    news: Condvar,
 }
 
-/// What has become of the messages; when a byte moved last, and when one was received.
+/// What has become of the messages, and when a byte was sent and received last.
 struct Progress {
     report: Report,
-    last: Instant,
-    heard: Instant,
+    sent: Instant,
+    received: Instant,
 }
 
 /// How a direction came to its end.
@@ -61,12 +62,9 @@ fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<
     let silence = sock.read_timeout()?.unwrap_or(Duration::MAX);
     sock.set_read_timeout(None)?; // one direction may wait as long as the other goes on
     sock.set_write_timeout(None)?;
-    let progress = Mutex::new(Progress {
-        report: report.clone(),
-        last: Instant::now(),
-        heard: Instant::now(),
-    });
-    let shared = Arc::new(Shared { sock, progress, received: Condvar::new() });
+    let now = Instant::now();
+    let progress = Mutex::new(Progress { report: report.clone(), sent: now, received: now });
+    let shared = Arc::new(Shared { sock, progress, news: Condvar::new() });
     let (sending, ends) = bounded(2);
     let (receiving, sender, receiver) = (sending.clone(), shared.clone(), shared.clone());
     thread::Builder::new().spawn(move || sending.send(End::Sent(sender.send(messages))))?;
@@ -77,8 +75,8 @@ fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<
 }
 
 impl Shared {
-    /// Waits until all is received, one of the threads fails, or both are stuck: a stuck thread
-    /// cannot be joined, but the program can end without it.
+    /// Waits until all is received, or a thread fails, or both are stuck. No thread is joined: it may
+    /// be blocked for ever, by the server or by standard input, and ends with the program.
     fn wait(&self, ends: &Receiver<End>, silence: Duration) -> io::Result<()> {
         let mut finished = false;
         loop {
@@ -89,7 +87,7 @@ impl Shared {
                 }
                 Ok(End::Received(Ok(()))) if !finished => return Err(exit::left_early()),
                 Ok(End::Received(result)) => return result,
-                Err(_) if self.progress().last.elapsed() < silence => {}
+                Err(_) if self.progress().idle() < silence => {}
                 Err(_) if !finished && self.progress().outstanding() == 0 => {}
                 Err(_) => return Err(exit::silent()),
             }
@@ -101,13 +99,13 @@ impl Shared {
         let mut batch = Batch::default();
         while messages.fill(&mut batch, PIECE)? {
             let mut progress = self.progress();
-            let wait = self.received.wait_timeout_while(progress, MOMENT, Progress::is_far_ahead);
+            let wait = self.news.wait_timeout_while(progress, MOMENT, Progress::is_far_ahead);
             progress = wait.unwrap_or_else(PoisonError::into_inner).0;
             batch.messages().for_each(|message| progress.report.sent(message));
             drop(progress);
             for piece in batch.data.chunks(PIECE) {
                 (&self.sock).write_all(piece)?;
-                self.progress().last = Instant::now();
+                self.progress().sent = Instant::now();
             }
         }
         Ok(())
@@ -121,9 +119,8 @@ impl Shared {
                 Ok(n) => {
                     let mut progress = self.progress();
                     progress.report.received(&data[..n]);
-                    progress.heard = Instant::now();
-                    progress.last = progress.heard;
-                    self.received.notify_one();
+                    progress.received = Instant::now();
+                    self.news.notify_one();
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -137,12 +134,16 @@ impl Shared {
 }
 
 impl Progress {
+    fn idle(&self) -> Duration {
+        self.sent.max(self.received).elapsed()
+    }
+
     fn outstanding(&self) -> u64 {
         let (sent, received) = self.report.totals();
         sent.saturating_sub(received)
     }
 
     fn is_far_ahead(&mut self) -> bool {
-        self.outstanding() > AHEAD && self.heard.elapsed() < MOMENT
+        self.outstanding() > AHEAD && self.received.elapsed() < MOMENT
     }
 }
