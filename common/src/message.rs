@@ -1,7 +1,7 @@
 //! The messages that a client sends: made, or the lines of a file.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::thread;
@@ -66,25 +66,9 @@ impl Messages {
         self.due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()))
     }
 
-    /// Puts the next message into `batch`, and those that are there at once with it up to about
-    /// `size` bytes: they can be sent in one piece. False after the last message.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn fill(&mut self, batch: &mut Batch, size: usize) -> io::Result<bool> {
-        batch.data.clear();
-        batch.ends.clear();
-        batch.data.reserve(size);
-        while batch.data.is_empty() || (batch.data.len() < size && self.is_next_there()) {
-            if !self.put(&mut batch.data)? {
-                break;
-            }
-            batch.ends.push(batch.data.len());
-        }
-        Ok(!batch.data.is_empty())
-    }
-
-    fn is_next_there(&self) -> bool {
+    /// Whether the next message is there at once. If not, what was written before must not lie in a
+    /// buffer meanwhile.
+    pub fn is_ready(&self) -> bool {
         match &self.source {
             _ if self.due.is_some() => false,
             Source::Made { .. } => true,
@@ -92,14 +76,18 @@ impl Messages {
         }
     }
 
-    /// Appends the next message to `data`, when it is due; false after the last one.
-    fn put(&mut self, data: &mut Vec<u8>) -> io::Result<bool> {
-        let start = data.len();
+    /// Appends the next message to `data`, when it is due; false after the last one. A program that
+    /// sends very much does so without a new buffer for each message.
+    ///
+    /// # Errors
+    /// The file cannot be read; status 1.
+    pub fn append(&mut self, data: &mut Vec<u8>) -> io::Result<bool> {
         match &mut self.source {
             Source::Made { numbers, length } => {
                 let Some(number) = numbers.next() else { return Ok(false) };
-                write!(data, "{number:05}")?;
-                data.resize(start + *length - 1, b'a');
+                let end = data.len() + *length;
+                data.extend_from_slice(format!("{number:05}").as_bytes());
+                data.resize(end - 1, b'a');
                 data.push(b'\n');
             }
             Source::Lines(reader) => {
@@ -123,24 +111,7 @@ impl Iterator for Messages {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut message = Vec::new();
-        self.put(&mut message).map(|more| more.then_some(message)).transpose()
-    }
-}
-
-/// Messages that are sent in one piece.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// Their bytes, one message after the other.
-    pub data: Vec<u8>,
-    /// Where each of them ends.
-    ends: Vec<usize>,
-}
-
-impl Batch {
-    /// The messages, one by one.
-    pub fn messages(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = [0].into_iter().chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, &end)| &self.data[start..end])
+        self.append(&mut message).map(|more| more.then_some(message)).transpose()
     }
 }
 
@@ -156,6 +127,7 @@ fn open(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     fn all(messages: Messages) -> Vec<Vec<u8>> {
         messages.map(|message| message.unwrap()).collect()

@@ -5,43 +5,21 @@
 //!
 //! `cargo run -q -p echoserv` in terminal 1, `cargo run -q -p client_thread -- localhost:10007` in 2
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::ExitCode;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::args::ClientArgs;
-use common::message::{Batch, Messages};
+use common::message::Messages;
 use common::report::Report;
 use common::{exit, net};
 use crossbeam_channel::{Receiver, bounded};
 
 /// Bytes that one write sends, and that one read may return.
 const PIECE: usize = 64 * 1024;
-/// Bytes that sending may be ahead, while something comes back: more would only fill the buffers of
-/// both systems, and the report with them.
-const AHEAD: u64 = 512 * 1024;
-/// How long a sender that is so far ahead waits, if nothing comes back.
-const MOMENT: Duration = Duration::from_millis(10);
-/// How often somebody looks whether bytes still move.
-const WAKE_UP: Duration = Duration::from_secs(1);
-
-/// What the two threads work with.
-struct Shared {
-    sock: TcpStream,
-    progress: Mutex<Progress>,
-    /// Tells the sender when something has been received.
-    news: Condvar,
-}
-
-/// What has become of the messages, and when a byte was sent and received last.
-struct Progress {
-    report: Report,
-    sent: Instant,
-    received: Instant,
-}
 
 /// How a direction came to its end.
 enum End {
@@ -62,88 +40,73 @@ fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<
     let silence = sock.read_timeout()?.unwrap_or(Duration::MAX);
     sock.set_read_timeout(None)?; // one direction may wait as long as the other goes on
     sock.set_write_timeout(None)?;
-    let now = Instant::now();
-    let progress = Mutex::new(Progress { report: report.clone(), sent: now, received: now });
-    let shared = Arc::new(Shared { sock, progress, news: Condvar::new() });
+    let client = Arc::new(Client { sock, report: Mutex::new(report.clone()) });
     let (sending, ends) = bounded(2);
-    let (receiving, sender, receiver) = (sending.clone(), shared.clone(), shared.clone());
+    let (receiving, sender, receiver) = (sending.clone(), client.clone(), client.clone());
     thread::Builder::new().spawn(move || sending.send(End::Sent(sender.send(messages))))?;
     thread::Builder::new().spawn(move || receiving.send(End::Received(receiver.receive())))?;
-    let result = shared.wait(&ends, silence);
-    report.clone_from(&shared.progress().report);
+    let result = client.wait(&ends, silence);
+    report.clone_from(&client.report());
     result
 }
 
-impl Shared {
-    /// Waits until all is received, or a thread fails, or both are stuck. No thread is joined: it may
-    /// be blocked for ever, by the server or by standard input, and ends with the program.
+/// What the threads share.
+struct Client {
+    sock: TcpStream,
+    report: Mutex<Report>,
+}
+
+impl Client {
+    /// Waits until all is received, a thread fails, or nothing moves any more. No thread is joined: it
+    /// may be blocked for ever, by the server or by standard input, and ends with the program.
     fn wait(&self, ends: &Receiver<End>, silence: Duration) -> io::Result<()> {
-        let mut finished = false;
+        let (mut finished, mut seen, mut since) = (false, (0, 0), Instant::now());
         loop {
-            match ends.recv_timeout(WAKE_UP.min(silence / 4)) {
+            match ends.recv_timeout(silence / 4) {
                 Ok(End::Sent(result)) => {
                     result.and_then(|()| self.sock.shutdown(Shutdown::Write))?; // sends a FIN
                     finished = true;
                 }
                 Ok(End::Received(Ok(()))) if !finished => return Err(exit::left_early()),
                 Ok(End::Received(result)) => return result,
-                Err(_) if self.progress().idle() < silence => {}
-                Err(_) if !finished && self.progress().outstanding() == 0 => {}
-                Err(_) => return Err(exit::silent()),
+                Err(_) => {
+                    let (sent, received) = self.report().totals();
+                    if (sent, received) != seen || (!finished && sent == received) {
+                        (seen, since) = ((sent, received), Instant::now());
+                    } else if since.elapsed() >= silence {
+                        return Err(exit::silent());
+                    }
+                }
             }
         }
     }
 
-    /// Reports messages before they go out: their echo may be back before the write returns.
     fn send(&self, mut messages: Messages) -> io::Result<()> {
-        let mut batch = Batch::default();
-        while messages.fill(&mut batch, PIECE)? {
-            let mut progress = self.progress();
-            let wait = self.news.wait_timeout_while(progress, MOMENT, Progress::is_far_ahead);
-            progress = wait.unwrap_or_else(PoisonError::into_inner).0;
-            batch.messages().for_each(|message| progress.report.sent(message));
-            drop(progress);
-            for piece in batch.data.chunks(PIECE) {
-                (&self.sock).write_all(piece)?;
-                self.progress().sent = Instant::now();
+        let (mut out, mut message) = (BufWriter::with_capacity(PIECE, &self.sock), Vec::new());
+        while messages.append(&mut message)? {
+            self.report().sent(&message);
+            out.write_all(&message)?;
+            message.clear();
+            if !messages.is_ready() {
+                out.flush()?; // nobody gets what lies in our buffer while we wait for the next one
             }
         }
-        Ok(())
+        out.flush()
     }
 
     fn receive(&self) -> io::Result<()> {
-        let mut data = vec![0; PIECE];
+        let mut buffer = vec![0; PIECE];
         loop {
-            match (&self.sock).read(&mut data) {
+            match (&self.sock).read(&mut buffer) {
                 Ok(0) => return Ok(()),
-                Ok(n) => {
-                    let mut progress = self.progress();
-                    progress.report.received(&data[..n]);
-                    progress.received = Instant::now();
-                    self.news.notify_one();
-                }
+                Ok(n) => self.report().received(&buffer[..n]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Progress {
-    fn idle(&self) -> Duration {
-        self.sent.max(self.received).elapsed()
-    }
-
-    fn outstanding(&self) -> u64 {
-        let (sent, received) = self.report.totals();
-        sent.saturating_sub(received)
-    }
-
-    fn is_far_ahead(&mut self) -> bool {
-        self.outstanding() > AHEAD && self.received.elapsed() < MOMENT
+    fn report(&self) -> MutexGuard<'_, Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
