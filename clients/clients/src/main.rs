@@ -18,7 +18,7 @@ use common::report::{Report, Verdict};
 use common::{exit, net, output};
 use serde_json::json;
 
-/// The arguments that one client has not.
+// The arguments that one client has not.
 #[derive(Args)]
 struct More {
     /// Number of clients

@@ -27,7 +27,7 @@ const CONNECTING: usize = 64;
 /// The longest wait, and the time after which every client is looked after.
 const WAKE_UP: Duration = Duration::from_secs(1);
 
-/// The arguments that one client has not.
+// The arguments that one client has not.
 #[derive(Args)]
 struct More {
     /// Number of clients
