@@ -61,7 +61,7 @@ impl ClientArgs {
 
     /// As [`ClientArgs::parse`], for a program with arguments of its own as well.
     pub fn parse_with<More: Args>(program: Command, count: u64, length: usize) -> (Self, More) {
-        let command = default(Both::<More>::augment_args(program), "count", count.to_string());
+        let command = default(augment::<Both<More>>(program), "count", count.to_string());
         let command = default(command, "length", length.to_string());
         let Both { args, more } = parse(command.clone());
         let shortest = Messages::shortest(args.count);
@@ -114,7 +114,7 @@ impl ServerArgs {
     /// Parses the command line of a server that listens at `here` unless told otherwise.
     /// Bad arguments end the program here: a message on stderr and status 2.
     pub fn parse(program: Command, here: &str) -> Self {
-        parse(default(Self::augment_args(program), "here", here.to_owned()))
+        parse(default(augment::<Self>(program), "here", here.to_owned()))
     }
 
     /// Starts the server: its log on stderr (`RUST_LOG`, by default `info`), an end with status 0
@@ -131,6 +131,12 @@ impl ServerArgs {
         output::print(format!("Server started: {}\n", listener.local_addr()?))?;
         Ok(listener)
     }
+}
+
+/// Adds the arguments, and keeps what the program says of itself.
+fn augment<A: Args>(program: Command) -> Command {
+    let about = program.get_about().cloned().unwrap_or_default();
+    A::augment_args(program).about(about)
 }
 
 fn default(command: Command, name: &'static str, value: String) -> Command {
