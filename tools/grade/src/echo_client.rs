@@ -422,7 +422,7 @@ fn corrupt(trial: &mut Trial<'_>) -> Result<(), Stop> {
 
 fn silent(trial: &mut Trial<'_>) -> Result<(), Stop> {
     /// Longer than it takes to see whether the program is busy, also on a loaded machine.
-    const TIMEOUT: Duration = Duration::from_secs(3);
+    const TIMEOUT: Duration = Duration::from_secs(2);
     const WITHOUT_PLACEHOLDER: Duration = Duration::from_secs(15);
     let listener = trial.listen(V4, None)?;
     let run = run_at(&listener, TIMEOUT)?;

@@ -193,7 +193,7 @@ impl<'s> Trial<'s> {
         const WINDOW: Duration = Duration::from_millis(200);
         let pid = self.process.as_ref()?.pid;
         let mut seen = None;
-        for _ in 0..6 {
+        for _ in 0..3 {
             let before = hang::busy_time(pid)?;
             thread::sleep(WINDOW);
             let busy = hang::busy_time(pid)?.saturating_sub(before);
