@@ -4,7 +4,6 @@
 //! passes [`clap::command!`], which takes name, version and description from its `Cargo.toml`.
 
 use std::io;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use clap::{Args, Command, FromArgMatches};
 
 use crate::addr::HostPort;
 use crate::message::Messages;
+use crate::net::Listener;
 use crate::{exit, net, output};
 
 /// Which server a client connects to, and how long it waits for it.
@@ -61,9 +61,9 @@ impl ClientArgs {
 
     /// As [`ClientArgs::parse`], for a program with arguments of its own as well.
     pub fn parse_with<More: Args>(program: Command, count: u64, length: usize) -> (Self, More) {
-        let command = default(augment::<Both<More>>(program), "count", count.to_string());
+        let command = default(augment::<Both<Self, More>>(program), "count", count.to_string());
         let command = default(command, "length", length.to_string());
-        let Both { args, more } = parse(command.clone());
+        let Both { args, more }: Both<Self, More> = parse(command.clone());
         let shortest = Messages::shortest(args.count);
         if args.file.is_none() && args.length < shortest {
             let why = format!("--length must be at least {shortest}: a number and a newline");
@@ -86,9 +86,9 @@ impl ClientArgs {
 }
 
 #[derive(Args)]
-struct Both<More: Args> {
+struct Both<Known: Args, More: Args> {
     #[command(flatten)]
-    args: ClientArgs,
+    args: Known,
     #[command(flatten)]
     more: More,
 }
@@ -114,23 +114,49 @@ impl ServerArgs {
     /// Parses the command line of a server that listens at `here` unless told otherwise.
     /// Bad arguments end the program here: a message on stderr and status 2.
     pub fn parse(program: Command, here: &str) -> Self {
-        parse(default(augment::<Self>(program), "here", here.to_owned()))
+        Self::parse_with::<NoMore>(program, here).0
     }
 
-    /// Starts the server: its log on stderr (`RUST_LOG`, by default `info`), an end with status 0
-    /// on SIGINT and SIGTERM, its listening socket, and the real address as the first line on
-    /// stdout, before anybody is accepted.
+    /// As [`ServerArgs::parse`], for a program with arguments of its own as well.
+    pub fn parse_with<More: Args>(program: Command, here: &str) -> (Self, More) {
+        let command = default(augment::<Both<Self, More>>(program), "here", here.to_owned());
+        let Both { args, more }: Both<Self, More> = parse(command);
+        (args, more)
+    }
+
+    /// Starts the server, and prints its real address as the first line on stdout, before anybody
+    /// is accepted.
     ///
     /// # Errors
-    /// The address cannot be listened on, stdout cannot be written.
-    pub fn start(&self) -> io::Result<TcpListener> {
-        let filter = env_logger::Env::default().default_filter_or("info");
-        env_logger::Builder::from_env(filter).init();
-        exit::on_signal()?;
-        let listener = net::listen(&self.here, self.backlog)?;
+    /// As [`ServerArgs::listen`]; stdout cannot be written.
+    pub fn start(&self) -> io::Result<Listener> {
+        let listener = self.listen("")?;
         output::print(format!("Server started: {}\n", listener.local_addr()?))?;
         Ok(listener)
     }
+
+    /// Opens the log on stderr (`RUST_LOG`, by default `info`) and the listening socket. SIGINT and
+    /// SIGTERM end the program with status 0 from now on, and with `farewell` on stdout.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub fn listen(&self, farewell: &'static str) -> io::Result<Listener> {
+        let filter = env_logger::Env::default().default_filter_or("info");
+        env_logger::Builder::from_env(filter).init();
+        exit::on_signal(farewell)?;
+        net::listen(&self.here, self.backlog).and_then(Listener::new)
+    }
+}
+
+/// How many clients a server serves at once, and for how long a silent one.
+#[derive(Args, Clone, Debug)]
+pub struct Limits {
+    /// Clients served at once
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = at_least_one)]
+    pub max_clients: usize,
+    /// Close a connection on which nothing has moved for so many seconds [default: never]
+    #[arg(long, value_name = "SECS", value_parser = seconds)]
+    pub idle_timeout: Option<Duration>,
 }
 
 /// Adds the arguments, and keeps what the program says of itself.
@@ -167,6 +193,11 @@ const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn milliseconds(text: &str) -> Result<Duration, String> {
     text.parse().map(Duration::from_millis).map_err(|_| "milliseconds are wanted".to_owned())
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "a number from 1 up is wanted".to_owned())
 }
 
 fn buffer_size(text: &str) -> Result<usize, String> {

@@ -2,10 +2,17 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Write};
-use std::process::{self, ExitCode};
 #[cfg(unix)]
-use std::thread;
+use std::fs::File;
+use std::io::{self, Write};
+#[cfg(unix)]
+use std::os::fd::AsFd;
+#[cfg(not(unix))]
+use std::process;
+use std::process::ExitCode;
+
+#[cfg(not(unix))]
+use crate::output;
 
 /// Every byte came back; a server was told to stop.
 pub const OK: u8 = 0;
@@ -71,21 +78,31 @@ pub fn local(what: &str) -> impl Fn(io::Error) -> io::Error {
 }
 
 /// Ends the program with status 0 on SIGINT and SIGTERM, also when it was started with `&` by a
-/// script, which has SIGINT ignored. The system closes its sockets. On Windows: on Ctrl+C.
+/// script, which has SIGINT ignored; the last words are `farewell`, on stdout. The system closes its
+/// sockets. On Windows: on Ctrl+C.
 ///
 /// # Errors
-/// The handler, or the thread that waits for the signal, cannot be set up.
-pub fn on_signal() -> io::Result<()> {
+/// The handler cannot be set up.
+#[cfg_attr(unix, expect(unsafe_code, reason = "a signal handler"))]
+pub fn on_signal(farewell: &'static str) -> io::Result<()> {
     #[cfg(unix)]
-    {
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-        let wait = move || signals.forever().next().map(|_| process::exit(OK.into()));
-        thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
-        Ok(())
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        use signal_hook::low_level;
+        let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let end = move || {
+            let _ = (&stdout).write_all(farewell.as_bytes()); // nobody listens any more: so be it
+            low_level::exit(OK.into())
+        };
+        // SAFETY: all that the handler does is write(2) and _exit(2), which are async-signal-safe.
+        unsafe { low_level::register(signal, end) }?;
     }
     #[cfg(not(unix))]
-    ctrlc::set_handler(|| process::exit(OK.into())).map_err(io::Error::other)
+    ctrlc::set_handler(move || {
+        let _ = output::print(farewell);
+        process::exit(OK.into())
+    })
+    .map_err(io::Error::other)?;
+    Ok(())
 }
 
 /// An error's text together with the exit status it leads to.

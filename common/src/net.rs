@@ -1,7 +1,10 @@
 //! Opening sockets: a connection to a server, a server's listening socket.
 
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::ops::Deref;
+use std::sync::{Mutex, PoisonError};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -101,6 +104,71 @@ fn listen_at(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     socket.bind(&addr.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
+}
+
+/// A server's listening socket, and a descriptor in reserve. Out of descriptors, accept(2) fails
+/// and the client stays in the queue, where it waits without a word and wakes a selector again and
+/// again; with the reserve it is accepted and closed (libuv does the same).
+#[derive(Debug)]
+pub struct Listener {
+    sock: TcpListener,
+    reserve: Mutex<Option<File>>,
+}
+
+impl Listener {
+    /// Wraps a listening socket.
+    ///
+    /// # Errors
+    /// There is no descriptor left to keep in reserve.
+    pub fn new(sock: TcpListener) -> io::Result<Self> {
+        Ok(Listener { sock, reserve: Mutex::new(Some(reserve()?)) })
+    }
+
+    /// Accepts a connection, as [`TcpListener::accept`]; out of descriptors, sends clients away
+    /// until one is free, nobody waits any more, or the reserve is gone, too.
+    ///
+    /// # Errors
+    /// The system's; a server logs it, pauses and goes on.
+    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        loop {
+            match self.sock.accept() {
+                Err(error) if is_out_of_descriptors(&error) => self.send_away(error)?,
+                result => return result,
+            }
+        }
+    }
+
+    fn send_away(&self, error: io::Error) -> io::Result<()> {
+        let mut kept = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.take().is_none() {
+            *kept = reserve().ok();
+            return Err(error);
+        }
+        let accepted = self.sock.accept();
+        if let Ok((_, peer)) = &accepted {
+            log::warn!("Client sent away {peer}: {error}");
+        }
+        let result = accepted.map(drop); // closed before its descriptor is reserved again
+        *kept = reserve().ok();
+        result
+    }
+}
+
+impl Deref for Listener {
+    type Target = TcpListener;
+
+    fn deref(&self) -> &TcpListener {
+        &self.sock
+    }
+}
+
+fn reserve() -> io::Result<File> {
+    File::open(if cfg!(windows) { "NUL" } else { "/dev/null" })
+}
+
+/// Whether it is EMFILE or ENFILE, which have no `ErrorKind`.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 #[cfg(test)]

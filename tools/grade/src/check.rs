@@ -17,6 +17,12 @@ pub struct Suite {
     pub name: &'static str,
     /// Its checks, in the order in which they are shown.
     pub checks: &'static [Check],
+    /// The arguments of a lecture program of this kind, with placeholders.
+    pub options: &'static [&'static str],
+    /// The arguments of a mutant, after its name.
+    pub mutant_options: &'static [&'static str],
+    /// The mutants: each is caught by the checks meant for it, and by no other.
+    pub mutants: &'static [Mutant],
 }
 
 /// The suites there are.
@@ -25,6 +31,14 @@ pub const SUITES: [&Suite; 1] = [&crate::echo_client::SUITE];
 /// The suite called `name`.
 pub fn suite(name: &str) -> Option<&'static Suite> {
     SUITES.into_iter().find(|suite| suite.name == name)
+}
+
+/// A program of `tools/grade/mutants`.
+pub struct Mutant {
+    /// What is wrong with it; `right` is right.
+    pub name: &'static str,
+    /// The checks meant for it: these and no others fail.
+    pub fails: &'static [&'static str],
 }
 
 /// One check.
@@ -74,6 +88,10 @@ pub struct Failure {
 
 /// Every code with its hint: what to do about it, and the place in `labs.md`.
 const HINTS: &[(&str, &str)] = &[
+    (
+        "E_NOT_LISTENING",
+        "bind to the host and the port of the command line, and listen (labs.md 1.3)",
+    ),
     ("E_NO_CONNECTION", "connect to the host and the port of the command line (labs.md 1.2)"),
     ("E_CLOSED_WITH_UNREAD_DATA", "half-close, then read to the end of file (labs.md 2.2)"),
     ("E_SENT_TOO_LITTLE", "write until everything is written (labs.md 1.11)"),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::thread;
 use std::time::Duration;
 
-use crate::check::{Check, Stop, Suite};
+use crate::check::{Check, Mutant, Stop, Suite};
 use crate::peer::{Incoming, Peer, Sent};
 use crate::subject::{Placeholder, Run};
 use crate::trial::{Ended, PATIENCE, Trial, fail};
@@ -93,7 +93,60 @@ pub static SUITE: Suite = Suite {
             run: report,
         },
     ],
+    options: &["--timeout", "{timeout}", "-n", "{count}", "-l", "{length}", "{json}", "{addr}"],
+    mutant_options: &["{addr}", "{count}", "{length}", "{timeout}", "{json}"],
+    mutants: MUTANTS,
 };
+
+/// Whatever goes wrong after everything went well.
+const AT_THE_END: &[&str] =
+    &["echo", "ipv6", "dribble", "late-tail", "after-eof", "backpressure", "report"];
+
+const MUTANTS: &[Mutant] = &[
+    Mutant { name: "right", fails: &[] },
+    Mutant { name: "accepts-early-eof", fails: &["early-close"] },
+    Mutant { name: "busy-waits", fails: &["silent"] },
+    Mutant { name: "compares-trimmed-lines", fails: &["corrupt"] },
+    Mutant { name: "counts-only", fails: &["corrupt"] },
+    Mutant { name: "ends-with-a-reset", fails: AT_THE_END },
+    Mutant { name: "fails-in-spite", fails: AT_THE_END },
+    Mutant { name: "gives-up-on-a-late-tail", fails: &["late-tail"] },
+    Mutant { name: "ignores-short-writes", fails: &["backpressure"] },
+    Mutant {
+        name: "ignores-the-port",
+        fails: &[
+            "echo",
+            "ipv6",
+            "dribble",
+            "late-tail",
+            "after-eof",
+            "backpressure",
+            "early-close",
+            "reset",
+            "corrupt",
+            "silent",
+            "report",
+        ],
+    },
+    Mutant { name: "ipv4-only", fails: &["ipv6"] },
+    Mutant { name: "keeps-everything", fails: &["backpressure"] },
+    Mutant { name: "leaves-a-child", fails: &["echo"] },
+    Mutant { name: "lies-in-the-report", fails: &["report"] },
+    Mutant { name: "never-half-closes", fails: &["after-eof"] },
+    Mutant { name: "no-timeout", fails: &["silent"] },
+    Mutant {
+        name: "one-read-per-message",
+        fails: &["dribble", "late-tail", "after-eof", "backpressure"],
+    },
+    Mutant { name: "panics-on-reset", fails: &["reset"] },
+    Mutant { name: "retries-for-ever", fails: &["refused"] },
+    Mutant { name: "says-nothing", fails: &["early-close", "reset", "silent", "refused"] },
+    Mutant { name: "sends-too-little", fails: AT_THE_END },
+    Mutant { name: "succeeds-when-refused", fails: &["refused"] },
+    Mutant { name: "succeeds-when-reset", fails: &["reset"] },
+    Mutant { name: "waits-out-an-early-eof", fails: &["early-close"] },
+    Mutant { name: "writes-before-reading", fails: &["backpressure"] },
+];
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -71,16 +72,32 @@ pub fn doing(pid: u32) -> Option<String> {
     }
 }
 
-/// The time that the threads of process `pid` have run, or waited for a CPU to run on
+/// The time that the threads of process group `group` have run, or waited for a CPU to run on
 /// (`schedstat`): what a busy program uses up also on a loaded machine, and a waiting one does not.
-pub fn busy_time(pid: u32) -> Option<Duration> {
+pub fn busy_time(group: u32) -> Option<Duration> {
     let mut total = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
-        let stat = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        let times = stat.split(' ').take(2).map(str::parse::<u64>);
-        total += times.sum::<Result<u64, _>>().ok()?;
+    for pid in processes(group)? {
+        // A process or thread that has just ended is busy no more.
+        for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            let times = stat.split(' ').take(2).flat_map(str::parse::<u64>);
+            total += times.sum::<u64>();
+        }
     }
     Some(Duration::from_nanos(total))
+}
+
+/// The processes of process group `group`, zombies too: a program and its children.
+pub fn processes(group: u32) -> Option<Vec<u32>> {
+    let is_of_group = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name in parentheses may hold anything; state, parent and group follow it.
+        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        rest.split_whitespace().nth(2).is_some_and(|found| found == group.to_string())
+    };
+    let names = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.file_name());
+    let pids = names.filter_map(|name| name.to_str()?.parse().ok());
+    Some(pids.filter(is_of_group).collect())
 }
 
 /// What lies in the queues of a connection, in bytes.
@@ -111,6 +128,39 @@ pub fn queues(client: SocketAddr, server: SocketAddr) -> Option<Queues> {
     let (client_unsent, client_unread) = row(&table, client.port(), server.port())?;
     let (server_unsent, server_unread) = row(&table, server.port(), client.port())?;
     Some(Queues { client_unsent, client_unread, server_unsent, server_unread })
+}
+
+/// What carries the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A stream.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// Whether a socket listens on (UDP: is bound to) `port` of this machine.
+///
+/// # Errors
+/// The system does not tell.
+pub fn is_open(port: u16, transport: Transport) -> io::Result<bool> {
+    let (tables, state) = match transport {
+        Transport::Tcp => (["/proc/net/tcp", "/proc/net/tcp6"], "0A"),
+        Transport::Udp => (["/proc/net/udp", "/proc/net/udp6"], "07"),
+    };
+    let port = format!(":{port:04X}");
+    let is_it = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|own| own.ends_with(&port)) && fields.nth(1) == Some(state)
+    };
+    for table in tables {
+        match fs::read_to_string(table) {
+            Ok(table) if table.lines().any(is_it) => return Ok(true),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {} // no IPv6 on this machine
+        }
+    }
+    Ok(false)
 }
 
 /// The send and the receive queue of the socket with these ports, from `/proc/net/tcp`.
@@ -147,6 +197,17 @@ mod tests {
     }
 
     #[test]
+    fn an_open_port_is_seen() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(is_open(port, Transport::Tcp).unwrap());
+        drop(listener);
+        assert!(!is_open(port, Transport::Tcp).unwrap());
+        let sock = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        assert!(is_open(sock.local_addr().unwrap().port(), Transport::Udp).unwrap());
+    }
+
+    #[test]
     fn a_waiting_process_is_explained() {
         let mut process = harness::Process::spawn(&mut Command::new("cat")).unwrap();
         let waits = (0..1000).find_map(|_| {
@@ -155,6 +216,7 @@ mod tests {
         });
         assert_eq!(waits.as_deref(), Some("the program waits in read"));
         assert!(busy_time(process.pid).unwrap() < Duration::from_secs(1));
+        assert_eq!(processes(process.pid).unwrap(), [process.pid]);
         drop(process.stdin.take());
         assert!(process.wait(harness::LIMIT).unwrap().success());
     }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use wire::event::{Connection, Direction, Kind};
 
-/// The server's end of a connection with a program under test.
+/// The grader's end of a connection with a program under test.
 pub struct Peer {
     /// Bytes received so far.
     pub received: u64,
@@ -17,6 +17,8 @@ pub struct Peer {
     pub sent: u64,
     sock: TcpStream,
     wire: Connection,
+    /// Where the program is, seen from the grader.
+    outward: Direction,
     was_reset: bool,
 }
 
@@ -25,9 +27,9 @@ pub struct Peer {
 pub enum Incoming {
     /// So many bytes, at the start of the buffer.
     Data(usize),
-    /// The client's FIN.
+    /// The program's FIN.
     Fin,
-    /// The client's RST.
+    /// The program's RST.
     Reset,
     /// Nothing, in the time there was.
     Silence,
@@ -38,9 +40,9 @@ pub enum Incoming {
 pub enum Sent {
     /// They are in the send buffer.
     All,
-    /// The client's RST came instead.
+    /// The program's RST came instead.
     Reset,
-    /// For so long a time the client has read nothing; the send buffer is full.
+    /// For so long a time the program has read nothing; the send buffer is full.
     Stuck,
 }
 
@@ -50,11 +52,34 @@ impl Peer {
     /// # Errors
     /// The socket cannot be set up.
     pub fn new(sock: TcpStream, wire: Connection) -> io::Result<Self> {
+        Self::of(sock, wire, Direction::ToClient)
+    }
+
+    /// The client's end of a connection to `server`, recorded in `wire`, with a receive buffer of
+    /// `buffer` bytes, or as the system has it.
+    ///
+    /// # Errors
+    /// The server cannot be connected to, or not within `within`.
+    pub fn connect(
+        server: SocketAddr,
+        buffer: Option<usize>,
+        within: Duration,
+        wire: Connection,
+    ) -> io::Result<Self> {
+        let sock = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+        if let Some(buffer) = buffer {
+            sock.set_recv_buffer_size(buffer)?; // before the window is told
+        }
+        sock.connect_timeout(&server.into(), within)?;
+        Self::of(sock.into(), wire, Direction::ToServer)
+    }
+
+    fn of(sock: TcpStream, wire: Connection, outward: Direction) -> io::Result<Self> {
         sock.set_nodelay(true)?; // a byte written alone goes out alone
         sock.set_nonblocking(true)?; // so that a wait can be measured: see `ready`
         wire.record(Direction::ToServer, Kind::Connect);
         wire.record(Direction::ToClient, Kind::Accept);
-        Ok(Peer { received: 0, sent: 0, sock, wire, was_reset: false })
+        Ok(Peer { received: 0, sent: 0, sock, wire, outward, was_reset: false })
     }
 
     /// Makes the send buffer `size` bytes small.
@@ -70,13 +95,14 @@ impl Peer {
     /// # Errors
     /// The connection is gone.
     pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
-        Ok((self.sock.peer_addr()?, self.sock.local_addr()?))
+        let (there, here) = (self.sock.peer_addr()?, self.sock.local_addr()?);
+        Ok(if self.outward == Direction::ToClient { (there, here) } else { (here, there) })
     }
 
     /// Receives once, waiting at most `within`.
     ///
     /// # Errors
-    /// The system's, other than the client's RST.
+    /// The system's, other than the program's RST.
     pub fn receive(&mut self, buffer: &mut [u8], within: Duration) -> io::Result<Incoming> {
         if self.was_reset {
             return Ok(Incoming::Reset);
@@ -87,11 +113,11 @@ impl Peer {
             }
             match self.sock.read(buffer) {
                 Ok(0) => {
-                    self.wire.record(Direction::ToServer, Kind::Fin);
+                    self.wire.record(self.outward.back(), Kind::Fin);
                     return Ok(Incoming::Fin);
                 }
                 Ok(n) => {
-                    self.wire.data(Direction::ToServer, &buffer[..n]);
+                    self.wire.data(self.outward.back(), &buffer[..n]);
                     self.received += n as u64;
                     return Ok(Incoming::Data(n));
                 }
@@ -118,7 +144,7 @@ impl Peer {
     /// Sends all of `data`, waiting at most `within` for room at a time.
     ///
     /// # Errors
-    /// The system's, other than the client's RST.
+    /// The system's, other than the program's RST.
     pub fn send(&mut self, mut data: &[u8], within: Duration) -> io::Result<Sent> {
         while !data.is_empty() {
             if self.was_reset {
@@ -129,7 +155,7 @@ impl Peer {
             }
             match self.sock.write(data) {
                 Ok(n) => {
-                    self.wire.data(Direction::ToClient, &data[..n]);
+                    self.wire.data(self.outward, &data[..n]);
                     self.sent += n as u64;
                     data = &data[n..];
                 }
@@ -147,7 +173,7 @@ impl Peer {
     /// Sends a FIN. That the connection is gone already is no matter.
     pub fn fin(&self) {
         if self.sock.shutdown(Shutdown::Write).is_ok() {
-            self.wire.record(Direction::ToClient, Kind::Fin);
+            self.wire.record(self.outward, Kind::Fin);
         }
     }
 
@@ -157,7 +183,7 @@ impl Peer {
     /// The option cannot be set.
     pub fn reset(self) -> io::Result<()> {
         SockRef::from(&self.sock).set_linger(Some(Duration::ZERO))?;
-        self.wire.record(Direction::ToClient, Kind::Reset);
+        self.wire.record(self.outward, Kind::Reset);
         Ok(())
     }
 
@@ -172,12 +198,12 @@ impl Peer {
 
     /// Records a remark beside the server's lifeline.
     pub fn note(&self, text: &str) {
-        self.wire.note(Direction::ToClient, text);
+        self.wire.note(self.outward, text);
     }
 
     fn reset_seen(&mut self) {
         self.was_reset = true;
-        self.wire.record(Direction::ToServer, Kind::Reset);
+        self.wire.record(self.outward.back(), Kind::Reset);
     }
 }
 

@@ -125,7 +125,7 @@ fn subjects(args: &Args) -> Result<Vec<(Subject, &'static Suite)>, Failed> {
             command: args.command.clone(),
             fed: args.stdin,
             header: args.header,
-            remark: None,
+            ..Subject::default()
         };
         if !subject.is_addressed() {
             return Err((USAGE, "COMMAND needs {addr}, or {host} and {port}".to_owned()));
@@ -143,8 +143,12 @@ fn subjects(args: &Args) -> Result<Vec<(Subject, &'static Suite)>, Failed> {
             (USAGE, format!("no program called {name} has a suite in this workspace"))
         })?);
     }
-    let folder = harness::build(wanted.iter().map(|program| &*program.name));
-    wanted.iter().map(|program| Ok((program.subject(&folder), suite(&program.suite)?))).collect()
+    let folder = workspace::build(wanted.iter().copied());
+    let subject = |program: &&workspace::Program| {
+        let suite = suite(&program.suite)?;
+        Ok((program.subject(suite, &folder), suite))
+    };
+    wanted.iter().map(subject).collect()
 }
 
 fn tables() -> io::Result<String> {
@@ -154,7 +158,7 @@ fn tables() -> io::Result<String> {
         ("Programs with one thing wrong", mutants::subjects()),
     ] {
         let graded = check::grade(&subjects, &[], progress);
-        shown += &format!("\n## {title}\n\n{}", show::table(&graded));
+        shown += &format!("\n## {title}\n\n{}", show::tables(&graded));
     }
     Ok(shown)
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use wire::ladder::{self, Style};
 
-use crate::check::{Checked, Graded, Outcome};
+use crate::check::{Checked, Graded, Outcome, SUITES, Suite};
 
 /// The results for a person: a line for each check, then each failure with its ladder and, where
 /// another program passed the same check, that one's ladder for comparison.
@@ -71,10 +71,15 @@ fn paint(style: &Style, color: &str, text: &str) -> String {
     if style.color { format!("\x1b[{color}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// A table in Markdown, checks by programs: an x where a program failed, a dash where a check does
-/// not apply.
-pub fn table(graded: &[Graded]) -> String {
-    let Some(suite) = graded.first().map(|program| program.suite) else { return String::new() };
+/// A table in Markdown for each suite that was used, checks by programs: an x where a program
+/// failed, a dash where a check does not apply.
+pub fn tables(graded: &[Graded]) -> String {
+    let is_used = |suite: &&Suite| graded.iter().any(|program| program.suite.name == suite.name);
+    let tables: Vec<_> = SUITES.into_iter().filter(is_used).map(|s| table(s, graded)).collect();
+    tables.join("\n")
+}
+
+fn table(suite: &Suite, graded: &[Graded]) -> String {
     let ids: Vec<_> = suite.checks.iter().map(|check| check.id).collect();
     let mut table = format!("| {} | {} |\n", suite.name, ids.join(" | "));
     table += &format!("|---|{}\n", ":-:|".repeat(ids.len()));

@@ -51,12 +51,15 @@ impl Placeholder {
 }
 
 /// A program under test and how to call it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Subject {
     /// Its name in the results.
     pub name: String,
     /// The program and its arguments, with placeholders.
     pub command: Vec<String>,
+    /// The client that is tried with it, of the same form, where a suite wants a pair; empty if the
+    /// grader is the client itself.
+    pub client: Vec<String>,
     /// Whether the messages are fed to its standard input, as to `nc`, instead of being made by
     /// itself as `{count}` and `{length}` say.
     pub fed: bool,
@@ -96,11 +99,16 @@ impl Subject {
 
     /// The command for one run.
     pub fn command(&self, run: &Run) -> Command {
-        let mut parts = self.command.iter().filter_map(|part| fill(part, run));
-        let mut command = Command::new(parts.next().unwrap_or_default());
-        command.args(parts);
-        command
+        filled(&self.command, run)
     }
+}
+
+/// The command that `parts` are with their placeholders filled in for `run`.
+pub fn filled(parts: &[String], run: &Run) -> Command {
+    let mut parts = parts.iter().filter_map(|part| fill(part, run));
+    let mut command = Command::new(parts.next().unwrap_or_default());
+    command.args(parts);
+    command
 }
 
 /// `part` with its placeholders filled in; `None` if nothing is left of it.
@@ -135,7 +143,7 @@ mod tests {
 
     fn subject(command: &[&str], fed: bool) -> Subject {
         let command = command.iter().map(|part| part.to_string()).collect();
-        Subject { name: "test".to_owned(), command, fed, header: 0, remark: None }
+        Subject { name: "test".to_owned(), command, fed, ..Subject::default() }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! One run of a program under test against one peer.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use wire::event::{Connection, Direction, Kind, Recorder};
 
 use crate::check::{Failure, Stop};
-use crate::hang;
+use crate::hang::{self, Transport};
 use crate::peer::{Incoming, Peer};
 use crate::subject::{self, Placeholder, Run, Subject};
 
@@ -91,6 +92,48 @@ impl<'s> Trial<'s> {
         }
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Starts a server under test on a free port of `host`, and waits until it is open.
+    ///
+    /// # Errors
+    /// It cannot be started, or never opens the port.
+    pub fn serve(&mut self, host: IpAddr, transport: Transport) -> Result<SocketAddr, Stop> {
+        let server = SocketAddr::new(host, free_port(host)?);
+        self.serve_at(server, transport).map(|()| server)
+    }
+
+    /// As [`Trial::serve`], at an address that was used before.
+    ///
+    /// # Errors
+    /// As [`Trial::serve`].
+    pub fn serve_at(&mut self, server: SocketAddr, transport: Transport) -> Result<(), Stop> {
+        /// Nothing tells when a port is opened by somebody else, so it is looked for.
+        const LOOK: Duration = Duration::from_millis(5);
+        self.start(&Run { server, count: 0, length: 0, timeout: START, json: false })?;
+        let end = Instant::now() + START;
+        while !hang::is_open(server.port(), transport)? {
+            let seen = match self.process()?.wait(LOOK) {
+                Some(_) => self.end(PATIENCE)?.summary(),
+                None if Instant::now() > end => format!("nothing after {START:?}"),
+                None => continue,
+            };
+            let why = "The server does not listen on the address it was given.";
+            return Err(fail("E_NOT_LISTENING", why, format!("{server} is open"), seen));
+        }
+        Ok(())
+    }
+
+    /// Connects to a server under test, which listens at `server`, with a receive buffer of
+    /// `buffer` bytes, or as the system has it.
+    ///
+    /// # Errors
+    /// There is no connection.
+    pub fn connect(&self, server: SocketAddr, buffer: Option<usize>) -> Result<Peer, Stop> {
+        Peer::connect(server, buffer, START, self.recorder.connection()).map_err(|error| {
+            let why = "The server does not take a connection.";
+            fail("E_NOT_LISTENING", why, format!("{server} accepts"), error.to_string())
+        })
     }
 
     fn process(&mut self) -> Result<&mut Process, Stop> {
@@ -243,6 +286,23 @@ impl<'s> Trial<'s> {
     pub fn waited(&self) -> &str {
         &self.waited
     }
+}
+
+/// A port of `host` that nobody uses. It lies below those that the system gives to clients, so that
+/// no connection of somebody else takes it before the server does.
+fn free_port(host: IpAddr) -> io::Result<u16> {
+    const FIRST: u32 = 10_000;
+    const LAST: u32 = 32_000; // net.ipv4.ip_local_port_range begins at 32768
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in FIRST..LAST {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 97;
+        let port = (FIRST + n % (LAST - FIRST)) as u16;
+        let is_free = TcpListener::bind((host, port)).is_ok();
+        if is_free && UdpSocket::bind((host, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 /// A failure.

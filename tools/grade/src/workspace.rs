@@ -1,12 +1,16 @@
 //! The programs of this workspace, and what their `Cargo.toml` says of them.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::check::{self, Suite};
 use crate::subject::Subject;
+
+/// The arguments of a client that takes its messages from standard input.
+const FED: &[&str] = &["--timeout", "{timeout}", "{addr}"];
 
 /// A lecture program with a suite, from `[package.metadata.lab]`.
 #[derive(Clone, Debug)]
@@ -19,6 +23,8 @@ pub struct Program {
     pub fails: Vec<String>,
     /// The program that does not.
     pub repaired_by: Option<String>,
+    /// The program that is its client, where a suite wants a pair.
+    pub client: Option<String>,
     /// Whether it takes its messages from standard input.
     pub fed: bool,
     /// Bytes that it sends before each message.
@@ -50,9 +56,16 @@ fn program(package: &Value) -> Option<Program> {
         suite: lab["suite"].as_str()?.to_owned(),
         fails: fails.map(str::to_owned).collect(),
         repaired_by: lab["repaired-by"].as_str().map(str::to_owned),
+        client: lab["client"].as_str().map(str::to_owned),
         fed: lab["input"] == "stdin",
         header: lab["header"].as_u64().unwrap_or(0) as usize,
     })
+}
+
+/// Builds `programs`, and the clients that go with them; returns the folder that they are in.
+pub fn build<'p>(programs: impl IntoIterator<Item = &'p Program>) -> PathBuf {
+    let pair = |program: &'p Program| [Some(&program.name), program.client.as_ref()];
+    harness::build(programs.into_iter().flat_map(pair).flatten().map(String::as_str))
 }
 
 /// Every one of [`programs`], built, with the suite that grades it.
@@ -61,28 +74,32 @@ fn program(package: &Value) -> Option<Program> {
 /// As [`programs`]; a suite is not known.
 pub fn subjects() -> io::Result<Vec<(Subject, &'static Suite)>> {
     let programs = programs()?;
-    let folder = harness::build(programs.iter().map(|program| &*program.name));
+    let folder = build(&programs);
     let subject = |program: &Program| {
         let suite = check::suite(&program.suite);
         let unknown = || io::Error::other(format!("{}: no suite {}", program.name, program.suite));
-        Ok((program.subject(&folder), suite.ok_or_else(unknown)?))
+        let suite = suite.ok_or_else(unknown)?;
+        Ok((program.subject(suite, &folder), suite))
     };
     programs.iter().map(subject).collect()
 }
 
 impl Program {
     /// How the program in `folder` is called, by the contract of the programs.
-    pub fn subject(&self, folder: &std::path::Path) -> Subject {
-        let mut command = vec![folder.join(&self.name).display().to_string()];
-        let options: &[&str] = match self.fed {
-            true => &["--timeout", "{timeout}", "{addr}"],
-            false => {
-                &["--timeout", "{timeout}", "-n", "{count}", "-l", "{length}", "{json}", "{addr}"]
-            }
+    pub fn subject(&self, suite: &Suite, folder: &Path) -> Subject {
+        let call = |name: &str, options: &[&str]| {
+            let program = folder.join(name).display().to_string();
+            [program].into_iter().chain(options.iter().map(|part| part.to_string())).collect()
         };
-        command.extend(options.iter().map(|option| option.to_string()));
-        let remark = self.remark();
-        Subject { name: self.name.clone(), command, fed: self.fed, header: self.header, remark }
+        let options = if self.fed { FED } else { suite.options };
+        Subject {
+            name: self.name.clone(),
+            command: call(&self.name, options),
+            client: self.client.as_ref().map_or(Vec::new(), |name| call(name, &["{addr}"])),
+            fed: self.fed,
+            header: self.header,
+            remark: self.remark(),
+        }
     }
 
     /// That what it fails is its lesson.

@@ -1,4 +1,4 @@
-//! Programs with exactly one thing wrong, to grade the grader with: `mutants NAME ARGUMENT…`.
+//! Programs with exactly one thing wrong, to grade the grader with: `mutants SUITE NAME ARGUMENT…`.
 
 mod echo_client;
 
@@ -7,10 +7,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args: Vec<String> = args().skip(1).collect();
-    match args.split_first() {
-        Some((name, args)) if echo_client::NAMES.contains(&&**name) => {
-            echo_client::main(name, args)
-        }
+    let [suite, name, args @ ..] = &args[..] else { return ExitCode::from(2) };
+    match &**suite {
+        "echo-client" if echo_client::NAMES.contains(&&**name) => echo_client::main(name, args),
         _ => ExitCode::from(2),
     }
 }
