@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use harness::{Ended, LIMIT, Process, has, program};
+use harness::{Ended, LIMIT, Process, echo, has, program, serve};
 use serde_json::Value;
 use socket2::SockRef;
 
@@ -23,23 +23,6 @@ const LADDER: [&str; 8] = [
     "client_select",
     "client_class",
 ];
-
-/// A server that does `what` with every connection, each in a thread.
-fn server(what: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap().to_string();
-    thread::spawn(move || {
-        for conn in listener.incoming().map_while(Result::ok) {
-            let what = what.clone();
-            thread::spawn(move || what(conn));
-        }
-    });
-    addr
-}
-
-fn echo(conn: TcpStream) -> io::Result<()> {
-    io::copy(&mut &conn, &mut &conn).map(|_| ())
-}
 
 /// Runs every client of the ladder, the wrong one first.
 fn run(args: &[&str]) -> impl Iterator<Item = (&'static str, Ended)> {
@@ -76,7 +59,7 @@ fn bad_arguments_are_told_in_one_line() {
 
 #[test]
 fn no_messages_are_a_run_too() {
-    let server = server(echo);
+    let server = serve(echo);
     for args in [["-n", "0", "-q", &server], ["-f", "-", "-q", &server]] {
         for (client, ended) in run(&args) {
             let summary = "total (0, 0)\nverdict: every byte came back\n";
@@ -90,7 +73,7 @@ fn a_file_comes_back_whatever_it_holds() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let lines = [&[b'x'; 70_000][..], b"\n\xff\xfe\0\n\nno newline"];
     file.write_all(&lines.concat()).unwrap();
-    let server = server(echo);
+    let server = serve(echo);
     for (client, ended) in run(&["--json", "-f", file.path().to_str().unwrap(), &server]).skip(1) {
         let report = json(&ended);
         assert_eq!((ended.code, &report["verdict"]), (Some(0), &"all-back".into()), "{client}");
@@ -102,7 +85,7 @@ fn a_file_comes_back_whatever_it_holds() {
 
 #[test]
 fn an_output_that_cannot_be_written_is_an_error() {
-    let server = server(echo);
+    let server = serve(echo);
     for client in LADDER {
         let (reader, closed) = io::pipe().unwrap();
         drop(reader);
@@ -125,16 +108,16 @@ fn half(mut conn: &TcpStream) -> io::Result<()> {
 
 #[test]
 fn a_server_that_fails_is_told_apart_and_reported() {
-    let left = server(|conn| {
+    let left = serve(|conn| {
         half(&conn)?;
         conn.shutdown(Shutdown::Write)?;
         io::copy(&mut &conn, &mut io::sink()).map(|_| ()) // no RST
     });
-    let reset = server(|conn| {
+    let reset = serve(|conn| {
         half(&conn)?;
         SockRef::from(&conn).set_linger(Some(Duration::ZERO)) // closes with an RST
     });
-    let silent = server(|conn| {
+    let silent = serve(|conn| {
         half(&conn)?;
         thread::park(); // neither reads nor writes
         Ok(())
@@ -157,7 +140,7 @@ fn a_server_that_fails_is_told_apart_and_reported() {
 
 #[test]
 fn the_lectures_defaults() {
-    let server = server(echo);
+    let server = serve(echo);
     for (client, ended) in run(&["--json", &server]).skip(1) {
         let (count, length) = match client {
             "client_thread" | "client_select" => (100, 2000),

@@ -3,29 +3,16 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{LIMIT, Process, program};
+use harness::{LIMIT, Process, program, serve};
 use socket2::SockRef;
 
 const CLIENTS: [&str; 2] = ["client_thread", "client_select"];
-
-/// A server that does `what` with every connection, each in a thread.
-fn server(what: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap().to_string();
-    thread::spawn(move || {
-        for conn in listener.incoming().map_while(Result::ok) {
-            let what = what.clone();
-            thread::spawn(move || what(conn));
-        }
-    });
-    addr
-}
 
 /// Runs `client` to its end; returns its status, its output and the most memory it held, in KiB.
 fn run(client: &str, args: &[&str]) -> (Option<i32>, String, u64) {
@@ -46,7 +33,7 @@ const ALL_BACK: &str = "verdict: every byte came back\n";
 
 #[test]
 fn a_server_that_answers_only_at_the_end_stops_neither() {
-    let server = server(|mut conn| {
+    let server = serve(|mut conn| {
         let mut data = Vec::new();
         conn.read_to_end(&mut data)?;
         conn.write_all(&data)
@@ -61,7 +48,7 @@ fn a_server_that_answers_only_at_the_end_stops_neither() {
 
 #[test]
 fn a_server_that_does_not_read_before_it_has_written_stops_neither() {
-    let server = server(|mut conn| {
+    let server = serve(|mut conn| {
         SockRef::from(&conn).set_send_buffer_size(16 * 1024)?;
         SockRef::from(&conn).set_recv_buffer_size(64 * 1024)?;
         conn.set_nodelay(true)?;
@@ -85,7 +72,7 @@ fn a_server_that_does_not_read_before_it_has_written_stops_neither() {
 #[test]
 fn slow_is_not_silent() {
     // For twice the time-out it only writes, then it only reads, slowly: but bytes always move.
-    let slow = server(|mut conn| {
+    let slow = serve(|mut conn| {
         SockRef::from(&conn).set_recv_buffer_size(64 * 1024)?;
         let (mut data, mut all) = (vec![0; 512 * 1024], Vec::new());
         let written = 30 * 100;
@@ -114,7 +101,7 @@ fn slow_is_not_silent() {
 
 #[test]
 fn an_early_close_is_noticed_while_the_next_message_is_waited_for() {
-    let leaves = server(|conn| conn.shutdown(Shutdown::Both));
+    let leaves = serve(|conn| conn.shutdown(Shutdown::Both));
     let later = ["-d", "600000"];
     for (client, args) in
         [("client_thread", ["-f", "-"]), ("client_thread", later), ("client_select", later)]
@@ -131,7 +118,7 @@ fn an_early_close_is_noticed_while_the_next_message_is_waited_for() {
 #[test]
 fn messages_that_are_due_one_by_one_go_out_one_by_one() {
     let (received, sizes) = std::sync::mpsc::channel();
-    let server = server(move |mut conn| {
+    let server = serve(move |mut conn| {
         let mut data = [0; 64];
         loop {
             match conn.read(&mut data)? {

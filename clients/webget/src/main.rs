@@ -34,10 +34,9 @@ fn main() -> ExitCode {
 
 /// A path as it may stand in a request: a space or a line end there would end it.
 fn path(text: &str) -> Result<String, String> {
-    match text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => Ok(text.to_owned()),
-        false => Err("a path begins with / and has no spaces; other characters are %XX".to_owned()),
-    }
+    let wanted = "a path begins with / and has no spaces; other characters are %XX";
+    let is_path = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
+    is_path.then(|| text.to_owned()).ok_or_else(|| wanted.to_owned())
 }
 
 fn get(mut sock: &TcpStream, Args { target, path }: &Args) -> io::Result<()> {
@@ -46,11 +45,10 @@ fn get(mut sock: &TcpStream, Args { target, path }: &Args) -> io::Result<()> {
     let mut rfile = BufReader::new(sock);
     let head = receive_head(rfile.by_ref().take(LONGEST_HEAD))?;
     let received = receive_body(rfile)?;
-    if head.iter().find_map(|line| content_length(line)).is_some_and(|length| received < length) {
-        return Err(exit::left_early());
-    }
+    let length = head.iter().find_map(|line| content_length(line));
     let status = head.first().map_or("nothing", String::as_str);
     match status.split(' ').nth(1).and_then(|code| code.parse().ok()) {
+        _ if length.is_some_and(|length| received < length) => Err(exit::left_early()),
         Some(100..400) => Ok(()),
         _ => Err(exit::not_so(format!("the server answers {status}"))),
     }

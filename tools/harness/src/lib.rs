@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, PipeReader, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
@@ -262,6 +262,32 @@ impl Server {
         let found = |log: &[u8]| String::from_utf8_lossy(log).contains(text);
         found(&self.process.stderr.wait(LIMIT, found))
     }
+}
+
+/// A server in this process that does `what` with every connection, each in a thread; returns its
+/// address.
+///
+/// # Panics
+/// There is no port, or no thread, for it.
+pub fn serve(what: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("an address").to_string();
+    let accept = move || {
+        for conn in listener.incoming().map_while(Result::ok) {
+            let what = what.clone();
+            let _ = watch("connection", move || drop(what(conn))); // no thread: the client sees a FIN
+        }
+    };
+    watch("server", accept).expect("a thread");
+    addr
+}
+
+/// Sends back whatever comes, up to the FIN: for [`serve`].
+///
+/// # Errors
+/// The client is lost.
+pub fn echo(conn: TcpStream) -> io::Result<()> {
+    io::copy(&mut &conn, &mut &conn).map(|_| ())
 }
 
 /// The path of the program `name` of this workspace, built as the running program was built.
