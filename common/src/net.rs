@@ -5,8 +5,9 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::addr::HostPort;
 use crate::args::Target;
@@ -94,6 +95,10 @@ pub fn listen(here: &HostPort, backlog: u32) -> io::Result<TcpListener> {
     Err(io::Error::new(last.kind(), format!("cannot listen on {here}: {last}")))
 }
 
+/// A peer is asked after a minute of silence whether it is still there, and then every ten seconds.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
+
 fn listen_at(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     #[cfg(unix)] // on Windows the option would let another program take the port over
@@ -101,6 +106,10 @@ fn listen_at(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     if addr.ip() == std::net::Ipv6Addr::UNSPECIFIED {
         socket.set_only_v6(false)?; // the default only on Linux
     }
+    // What every connection inherits. The keepalive finds a client whose machine has vanished; urgent
+    // data (RFC 6093 section 3.2) that were kept apart would wake a selector for ever.
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    socket.set_out_of_band_inline(true)?;
     socket.bind(&addr.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
@@ -175,7 +184,6 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use std::io::{ErrorKind, Read, Write};
-    use std::time::Duration;
 
     fn to(server: &str) -> Target {
         Target { server: here(server), timeout: Duration::from_millis(200) }

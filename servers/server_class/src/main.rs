@@ -1,0 +1,181 @@
+//! An echo server on a little framework: `TcpServer` accepts, starts a thread per connection and
+//! looks after errors; a `Handler` is one service, and knows nothing of all that.
+//! It shows what all servers of part 3 share, and how little a service adds: `--service upper`.
+//! Still wrong: the framework decides on threads. `server_select` shows the other decision.
+//!
+//! `cargo run -q -p server_class` in terminal 1, `cargo run -q -p clients -- :10007 5` in 2
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::net::TcpStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use common::args::{Limits, ServerArgs};
+use common::exit;
+use common::net::Listener;
+use log::{debug, info, warn};
+
+/// Bytes of a thread's stack: there may be ten thousand of them, and the system's 2 MiB are slower.
+const STACK: usize = 64 * 1024;
+
+// The argument that the other servers have not.
+#[derive(Args)]
+struct More {
+    /// What is done for a client
+    #[arg(long, value_enum, default_value_t = Service::Echo)]
+    service: Service,
+    #[command(flatten)]
+    limits: Limits,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Service {
+    /// Everything comes back as it is
+    Echo,
+    /// Everything comes back in upper case (ASCII)
+    Upper,
+}
+
+fn main() -> ExitCode {
+    let (args, More { service, limits }) =
+        ServerArgs::parse_with(clap::command!(), "localhost:10007");
+    exit::finish(serve(&args, service, limits))
+}
+
+fn serve(args: &ServerArgs, service: Service, limits: Limits) -> io::Result<()> {
+    let handler = match service {
+        Service::Echo => || Box::new(Echo) as Box<dyn Handler>,
+        Service::Upper => || Box::new(Upper) as Box<dyn Handler>,
+    };
+    TcpServer { listener: args.start()?, buffer_size: args.buffer, limits, handler }.serve_forever()
+}
+
+struct Echo;
+
+impl Handler for Echo {
+    fn handle(&mut self, rfile: &mut dyn BufRead, wfile: &mut dyn Write) -> io::Result<()> {
+        loop {
+            let data = match rfile.fill_buf() {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result?,
+            };
+            if data.is_empty() {
+                return Ok(()); // the client's FIN
+            }
+            debug!("{} bytes: {}", data.len(), data.escape_ascii());
+            wfile.write_all(data)?;
+            let n = data.len();
+            rfile.consume(n);
+        }
+    }
+}
+
+struct Upper;
+
+impl Handler for Upper {
+    fn handle(&mut self, rfile: &mut dyn BufRead, wfile: &mut dyn Write) -> io::Result<()> {
+        loop {
+            let data = match rfile.fill_buf() {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result?,
+            };
+            if data.is_empty() {
+                return Ok(());
+            }
+            wfile.write_all(&data.to_ascii_uppercase())?;
+            let n = data.len();
+            rfile.consume(n);
+        }
+    }
+}
+
+/// A service: there is a handler of its own for each connection.
+trait Handler {
+    /// Comes before the first byte.
+    fn setup(&mut self, conn: &TcpStream) -> io::Result<()> {
+        conn.set_nodelay(true) // short answers go out at once, not after the ACK of the one before
+    }
+
+    /// The conversation: `rfile` is buffered, what is written to `wfile` is sent at once.
+    fn handle(&mut self, rfile: &mut dyn BufRead, wfile: &mut dyn Write) -> io::Result<()>;
+
+    /// Comes last, whatever has happened; then the connection is closed.
+    fn finish(&mut self) {}
+}
+
+/// A server for any handler: what all the servers of this part have in common.
+struct TcpServer {
+    listener: Listener,
+    buffer_size: usize,
+    limits: Limits,
+    handler: fn() -> Box<dyn Handler>,
+}
+
+impl TcpServer {
+    fn serve_forever(&self) -> io::Result<()> {
+        // Each client's thread has a copy of both.
+        let (server, clients) = (thread::current(), Arc::new(()));
+        loop {
+            while Arc::strong_count(&clients) > self.limits.max_clients {
+                thread::park(); // until a thread that ends wakes us; newcomers wait in the queue
+            }
+            match self.listener.accept() {
+                Ok((conn, peer)) => {
+                    let (server, client) = (server.clone(), Arc::clone(&clients));
+                    let request = self.request(conn);
+                    let serve_client = move || {
+                        info!("Connection from {peer}");
+                        match request.process() {
+                            Ok(()) => info!("Client closed {peer}"),
+                            Err(error) => warn!("Client lost {peer}: {error}"),
+                        }
+                        drop(client);
+                        server.unpark();
+                    };
+                    let thread = thread::Builder::new().name(peer.to_string()).stack_size(STACK);
+                    if let Err(error) = thread.spawn(serve_client) {
+                        warn!("Client sent away {peer}: {error}"); // dropped: conn is closed
+                    }
+                }
+                Err(error) => {
+                    // Out of descriptors, say: the client stays in the queue, so do not spin on it.
+                    warn!("accept: {error}");
+                    thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+    }
+
+    fn request(&self, conn: TcpStream) -> Request {
+        Request {
+            conn,
+            buffer_size: self.buffer_size,
+            silence: self.limits.idle_timeout,
+            handler: self.handler,
+        }
+    }
+}
+
+/// A connection and what is needed to serve it.
+struct Request {
+    conn: TcpStream,
+    buffer_size: usize,
+    silence: Option<Duration>,
+    handler: fn() -> Box<dyn Handler>,
+}
+
+impl Request {
+    fn process(self) -> io::Result<()> {
+        self.conn.set_read_timeout(self.silence)?;
+        self.conn.set_write_timeout(self.silence)?;
+        let mut handler = (self.handler)();
+        let mut rfile = BufReader::with_capacity(self.buffer_size, &self.conn);
+        let result =
+            handler.setup(&self.conn).and_then(|()| handler.handle(&mut rfile, &mut &self.conn));
+        handler.finish();
+        result
+    }
+}
