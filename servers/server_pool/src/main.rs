@@ -7,12 +7,11 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::num::NonZeroU16;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, value_parser};
 use common::args::ServerArgs;
 use common::exit;
 use crossbeam_channel::{Receiver, bounded};
@@ -23,7 +22,8 @@ use log::{debug, info, warn};
 struct More {
     /// Threads, and so clients served at once
     #[arg(long, value_name = "N", default_value = "16")]
-    workers: NonZeroU16,
+    #[arg(value_parser = value_parser!(u16).range(1..))]
+    workers: u16,
 }
 
 fn main() -> ExitCode {
@@ -31,9 +31,9 @@ fn main() -> ExitCode {
     exit::finish(serve(&args, workers))
 }
 
-fn serve(args: &ServerArgs, workers: NonZeroU16) -> io::Result<()> {
-    let (sender, conns) = bounded(workers.get().into());
-    for n in 1..=workers.get() {
+fn serve(args: &ServerArgs, workers: u16) -> io::Result<()> {
+    let (sender, conns) = bounded(workers.into());
+    for n in 1..=workers {
         let (conns, buffer_size) = (conns.clone(), args.buffer);
         let thread = thread::Builder::new().name(format!("worker {n}"));
         thread.spawn(move || work(&conns, buffer_size))?;
