@@ -21,6 +21,8 @@ use socket2::SockRef;
 
 /// The key of the listening socket; the connections count from 1.
 const LISTENER: usize = 0;
+/// How many are accepted while the others wait.
+const IN_A_ROW: usize = 64;
 /// Bytes that wait to be sent to a client before nothing more is read from it.
 const HIGH_WATER: usize = 64 * 1024;
 /// How often silent clients are looked for; how long nobody is accepted after accept(2) failed.
@@ -35,19 +37,11 @@ fn serve(args: &ServerArgs, limits: Limits) -> io::Result<()> {
     let listener = args.start()?;
     listener.set_nonblocking(true)?;
     SockRef::from(&*listener).set_tcp_nodelay(true)?; // the connections inherit it
-    let mut server = Server {
-        listener,
-        conns: HashMap::new(),
-        accepted: 0,
-        buffer: vec![0; args.buffer],
-        limits,
-        pausing: false,
-        now: Instant::now(),
-        poller: Poller::new()?,
-    };
+    let (poller, buffer, conns) = (Poller::new()?, vec![0; args.buffer], HashMap::new());
     // SAFETY: the fields of a server are dropped in their order, the poller last.
-    unsafe { server.poller.add(&*server.listener, Event::none(LISTENER)) }?;
-    server.run()
+    unsafe { poller.add(&*listener, Event::none(LISTENER)) }?;
+    let (accepted, pausing, now) = (0, false, Instant::now());
+    Server { listener, conns, accepted, buffer, limits, pausing, now, poller }.run()
 }
 
 /// The sockets, and the selector that watches them.
@@ -66,7 +60,7 @@ struct Server {
 }
 
 impl Server {
-    fn run(&mut self) -> io::Result<()> {
+    fn run(mut self) -> io::Result<()> {
         let (mut events, mut asked, mut looked) = (Events::new(), Event::none(LISTENER), self.now);
         loop {
             let has_room = self.conns.len() < self.limits.max_clients;
@@ -90,13 +84,17 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        match self.listener.accept().and_then(|(sock, peer)| self.add(sock, peer)) {
-            Err(error) if !is_temporary(&error) => {
-                // The client may still be in the queue: do not spin on it, but serve the others.
-                warn!("accept: {error}");
-                self.pausing = true;
+        for _ in self.conns.len()..self.limits.max_clients.min(self.conns.len() + IN_A_ROW) {
+            match self.listener.accept().and_then(|(sock, peer)| self.add(sock, peer)) {
+                Ok(()) => {}
+                Err(error) if is_temporary(&error) => return, // that was the last
+                Err(error) => {
+                    // It may still be in the queue: do not spin on it, but serve the others.
+                    warn!("accept: {error}");
+                    self.pausing = true;
+                    return;
+                }
             }
-            _ => {}
         }
     }
 
@@ -132,12 +130,14 @@ impl Server {
 
     fn close_silent(&mut self) {
         let Some(silence) = self.limits.idle_timeout else { return };
-        let is_silent = |conn: &Conn| self.now.duration_since(conn.active) >= silence;
-        let silent = self.conns.iter().filter(|(_, conn)| is_silent(conn));
-        for (key, peer) in silent.map(|(key, conn)| (*key, conn.peer)).collect::<Vec<_>>() {
-            warn!("Client lost {peer}: silent for {silence:?}");
-            self.close(key);
-        }
+        self.conns.retain(|_, conn| {
+            let is_silent = self.now.duration_since(conn.active) >= silence;
+            if is_silent {
+                warn!("Client lost {}: silent for {silence:?}", conn.peer);
+                let _ = self.poller.delete(&conn.sock);
+            }
+            !is_silent
+        });
     }
 }
 
@@ -202,10 +202,10 @@ impl Conn {
 }
 
 /// Asks the selector about a socket. What is level-triggered stays asked, other events come once.
-fn ask(poller: &Poller, sock: impl AsSource, interest: Event, asked: &mut Event) -> io::Result<()> {
-    if interest != *asked || mode(poller) == PollMode::Oneshot {
-        poller.modify_with_mode(sock, interest, mode(poller))?;
-        *asked = interest;
+fn ask(poller: &Poller, sock: impl AsSource, next: Event, asked: &mut Event) -> io::Result<()> {
+    if next != *asked || mode(poller) == PollMode::Oneshot {
+        poller.modify_with_mode(sock, next, mode(poller))?;
+        *asked = next;
     }
     Ok(())
 }
