@@ -4,6 +4,7 @@
 //! passes [`clap::command!`], which takes name, version and description from its `Cargo.toml`.
 
 use std::io;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,17 @@ pub struct Target {
     /// Give up connecting, or waiting on a silent server, after so many seconds
     #[arg(long, value_name = "SECS", default_value = "10", value_parser = seconds)]
     pub timeout: Duration,
+}
+
+impl Target {
+    /// Parses the command line of a chat client: its server is `HOST:PORT`, or two words, `HOST PORT`.
+    /// Bad arguments end the program here: a message on stderr and status 2.
+    pub fn parse_chat(program: Command) -> Self {
+        let (mut target, server) =
+            parse_words::<Self>(augment::<Self>(program), "server", HostPort::of_server);
+        target.server = server;
+        target
+    }
 }
 
 /// The arguments of a client that sends messages and reports what came back.
@@ -124,6 +136,18 @@ impl ServerArgs {
         (args, more)
     }
 
+    /// As [`ServerArgs::parse_with`], for a chat server: port 3333, 128 connections may wait to be
+    /// accepted, and the address may also be two words, `HOST PORT`.
+    pub fn parse_chat<More: Args>(program: Command) -> (Self, More) {
+        let command =
+            default(augment::<Both<Self, More>>(program), "here", "localhost:3333".into());
+        let command = default(command, "backlog", "128".into());
+        let (Both { mut args, more }, here): (Both<Self, More>, _) =
+            parse_words(command, "here", str::parse);
+        args.here = here;
+        (args, more)
+    }
+
     /// Starts the server, and prints its real address as the first line on stdout, before anybody
     /// is accepted.
     ///
@@ -172,6 +196,32 @@ fn default(command: Command, name: &'static str, value: String) -> Command {
 fn parse<A: FromArgMatches>(mut command: Command) -> A {
     let matches = command.get_matches_mut();
     A::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
+}
+
+/// As [`parse`], where the address `name` may be two words; returns it as well, read by `address`.
+/// The words are told apart from options by clap and joined only then.
+fn parse_words<A: FromArgMatches>(
+    command: Command,
+    name: &'static str,
+    address: impl Fn(&str) -> Result<HostPort, String>,
+) -> (A, HostPort) {
+    let any = |_: &str| Ok::<_, String>(HostPort { host: String::new(), port: 0 });
+    let mut command = command.mut_arg(name, |arg| {
+        arg.num_args(1..=2).value_names(["HOST:PORT | HOST PORT"]).value_parser(any)
+    });
+    let mut matches = command.get_matches_mut();
+    let words = matches.get_raw(name).into_iter().flatten().map(|word| word.to_string_lossy());
+    let words: Vec<_> = words.collect();
+    let words = match &words[..] {
+        [host, port] if host.parse::<Ipv6Addr>().is_ok() => format!("[{host}]:{port}"),
+        words => words.join(":"),
+    };
+    let address = address(&words).unwrap_or_else(|why| {
+        let why = format!("invalid address '{words}': {why}");
+        end(command.clone(), ErrorKind::ValueValidation, why)
+    });
+    let args = A::from_arg_matches_mut(&mut matches);
+    (args.unwrap_or_else(|error| error.format(&mut command).exit()), address)
 }
 
 fn end(mut command: Command, kind: ErrorKind, why: String) -> ! {
