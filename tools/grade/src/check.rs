@@ -21,12 +21,14 @@ pub struct Suite {
     pub options: &'static [&'static str],
     /// The arguments of a mutant, after its name.
     pub mutant_options: &'static [&'static str],
+    /// The arguments of a mutant whose name begins with `client-` as the client of a pair.
+    pub mutant_client: &'static [&'static str],
     /// The mutants: each is caught by the checks meant for it, and by no other.
     pub mutants: &'static [Mutant],
 }
 
 /// The suites there are.
-pub const SUITES: [&Suite; 1] = [&crate::echo_client::SUITE];
+pub const SUITES: [&Suite; 2] = [&crate::echo_client::SUITE, &crate::chat::SUITE];
 
 /// The suite called `name`.
 pub fn suite(name: &str) -> Option<&'static Suite> {
@@ -110,6 +112,22 @@ const HINTS: &[(&str, &str)] = &[
     ("E_EXIT_STATUS", "exit with 0 when every byte came back (labs.md 2.2)"),
     ("E_LEFT_CHILD", "wait for your child processes before you end (labs.md 2.7)"),
     ("E_REPORT", "report the bytes that were sent and received (labs.md 2.2)"),
+    ("E_TRANSCRIPT", "say it in the very words of the transcript, a line each (labs.md 3.7)"),
+    ("E_NOTICE", "tell everybody who comes and who leaves, one line each (labs.md 3.7)"),
+    ("E_COUNT", "count, and tell the count, under one lock (labs.md 3.7)"),
+    ("E_FRAMING", "a line ends at its newline, not at the end of a read (labs.md 3.7)"),
+    ("E_LOST_LINE", "one queue for each client, and one writer for each queue (labs.md 3.7)"),
+    ("E_TORN_LINE", "queue prefix and text as one line (labs.md 3.7)"),
+    ("E_SLOW_READER", "never write to a socket while others wait for you (labs.md 3.7, 3.8)"),
+    ("E_QUEUE", "bound each client's queue; drop who lets it fill, and say so (labs.md 3.7, 3.8)"),
+    ("E_RESET", "an error of a connection is the end of it: tell the others (labs.md 3.7)"),
+    ("E_LINE_LIMIT", "bound the bytes of a line; say why before you close (labs.md 3.7)"),
+    ("E_NOT_UTF8", "decode whole lines, and replace what cannot be decoded (labs.md 3.7)"),
+    ("E_ESCAPE", "replace control characters before you print or send them (labs.md 3.7)"),
+    ("E_INTERRUPT", "handle SIGINT: print exit, end with status 0 (labs.md 3.7)"),
+    ("E_STILL_OPEN", "close every socket, and end every process (labs.md 3.7)"),
+    ("E_ENDLESS", "a read of 0 bytes is the end: say so, and end (labs.md 3.7)"),
+    ("E_SERVER_GONE", "no client's behaviour ends a server (labs.md 3.7)"),
 ];
 
 impl Failure {

@@ -5,6 +5,7 @@
 //! and imports none of them. Unix only.
 #![cfg(unix)]
 
+pub mod chat;
 pub mod check;
 pub mod echo_client;
 pub mod hang;

@@ -12,9 +12,19 @@ pub fn all() -> impl Iterator<Item = (&'static Mutant, &'static Suite)> {
 pub fn subjects() -> Vec<(Subject, &'static Suite)> {
     let program = harness::program("mutants").display().to_string();
     let subject = |mutant: &Mutant, suite: &Suite| {
-        let parts = [&*program, suite.name, mutant.name];
-        let command = parts.iter().chain(suite.mutant_options).map(|part| part.to_string());
-        Subject { name: mutant.name.to_owned(), command: command.collect(), ..Subject::default() }
+        let call = |options: &[&str]| -> Vec<String> {
+            let parts = [&*program, suite.name, mutant.name];
+            parts.iter().chain(options).map(|part| part.to_string()).collect()
+        };
+        Subject {
+            name: mutant.name.to_owned(),
+            command: call(suite.mutant_options),
+            client: match mutant.name.starts_with("client-") {
+                true => call(suite.mutant_client),
+                false => Vec::new(),
+            },
+            ..Subject::default()
+        }
     };
     all().map(|(mutant, suite)| (subject(mutant, suite), suite)).collect()
 }

@@ -4,11 +4,14 @@ use std::io::{self, IsTerminal, Write};
 use std::panic;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use grade::check::{self, Graded, Outcome, SUITES, Suite};
 use grade::subject::Subject;
 use grade::{mutants, show, workspace};
+use signal_hook::consts::SIGINT;
 use wire::ladder::Style;
 
 /// All checks passed.
@@ -37,19 +40,25 @@ Exit status: 0 all passed, 1 some failed, 2 usage, 3 inconclusive, 70 a fault of
 )]
 struct Args {
     /// Programs of this workspace; those that have a suite
-    #[arg(value_name = "PACKAGE", conflicts_with = "command")]
+    #[arg(value_name = "PACKAGE", conflicts_with = "program")]
     packages: Vec<String>,
     /// Suite for COMMAND
-    #[arg(long, requires = "command")]
+    #[arg(long, requires = "program")]
     suite: Option<String>,
+    /// COMMAND as one argument, split as a shell does
+    #[arg(long, value_name = "COMMAND", requires = "suite", group = "program")]
+    server: Option<String>,
+    /// The client that belongs to the server, of the same form; without it the grader is the client
+    #[arg(long, value_name = "COMMAND", requires = "program")]
+    client: Option<String>,
     /// Only these checks
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     only: Vec<String>,
     /// COMMAND takes its messages from standard input, as nc does
-    #[arg(long, requires = "command")]
+    #[arg(long, requires = "program")]
     stdin: bool,
     /// COMMAND sends so many bytes before each message: its length, say
-    #[arg(long, value_name = "BYTES", default_value = "0", requires = "command")]
+    #[arg(long, value_name = "BYTES", default_value = "0", requires = "program")]
     header: usize,
     /// Results as one JSON object
     #[arg(long)]
@@ -61,18 +70,26 @@ struct Args {
     #[arg(long, exclusive = true)]
     tables: bool,
     /// A program in any language, with placeholders
-    #[arg(last = true, requires = "suite")]
+    #[arg(last = true, requires = "suite", group = "program")]
     command: Vec<String>,
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
     let args = Args::parse();
+    heed_interrupts();
     let status = panic::catch_unwind(|| run(&args)).unwrap_or(Ok(FAULT));
     ExitCode::from(status.unwrap_or_else(|(status, why)| {
         let _ = writeln!(io::stderr(), "error: {why}");
         status
     }))
+}
+
+/// A script that starts the grader in the background lets it ignore SIGINT, and a program under test
+/// would inherit that. What is handled is not inherited.
+fn heed_interrupts() {
+    let always = Arc::new(AtomicBool::new(true));
+    let _ = signal_hook::flag::register_conditional_default(SIGINT, always); // as good as can be
 }
 
 type Failed = (u8, String);
@@ -118,11 +135,19 @@ fn subjects(args: &Args) -> Result<Vec<(Subject, &'static Suite)>, Failed> {
         check::suite(name)
             .ok_or_else(|| (USAGE, format!("no suite {name}; there are: {}", names())))
     };
-    if let (Some(name), [program, ..]) = (&args.suite, &args.command[..]) {
+    if let Some(name) = &args.suite {
         let suite = suite(name)?;
+        let words = |command: &String| {
+            let open = || (USAGE, format!("a quote is left open in {command}"));
+            shlex::split(command).ok_or_else(open)
+        };
+        let command = args.server.as_ref().map_or(Ok(args.command.clone()), words)?;
+        let client = args.client.as_ref().map_or(Ok(Vec::new()), words)?;
+        let file = Path::new(command.first().map_or("", String::as_str)).file_name();
         let subject = Subject {
-            name: Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            command: args.command.clone(),
+            name: file.unwrap_or_default().to_string_lossy().into_owned(),
+            command,
+            client,
             fed: args.stdin,
             header: args.header,
             ..Subject::default()

@@ -60,6 +60,8 @@ pub struct Subject {
     /// The client that is tried with it, of the same form, where a suite wants a pair; empty if the
     /// grader is the client itself.
     pub client: Vec<String>,
+    /// Whether the pair is known to speak lines, so that the grader can be one of its clients.
+    pub lines: bool,
     /// Whether the messages are fed to its standard input, as to `nc`, instead of being made by
     /// itself as `{count}` and `{length}` say.
     pub fed: bool,
@@ -91,10 +93,13 @@ impl Subject {
         fed || self.command.iter().any(|part| part.contains(placeholder.word()))
     }
 
-    /// Whether the command says where to connect.
+    /// Whether the command, and the client's, says where the server is.
     pub fn is_addressed(&self) -> bool {
-        let both = self.takes(Placeholder::Host) && self.takes(Placeholder::Port);
-        both || self.takes(Placeholder::Addr)
+        let is_addressed = |parts: &[String]| {
+            let has = |each: Placeholder| parts.iter().any(|part| part.contains(each.word()));
+            has(Placeholder::Host) && has(Placeholder::Port) || has(Placeholder::Addr)
+        };
+        is_addressed(&self.command) && (self.client.is_empty() || is_addressed(&self.client))
     }
 
     /// The command for one run.

@@ -82,7 +82,8 @@ impl<'s> Trial<'s> {
         self.process = None;
         let mut command = self.subject.command(run);
         let program = command.get_program().to_string_lossy().into_owned();
-        let mut process = Process::spawn(command.env("RUST_BACKTRACE", "0"))
+        command.env("RUST_BACKTRACE", "0").env("PYTHONUNBUFFERED", "1"); // its lines are awaited
+        let mut process = Process::spawn(&mut command)
             .map_err(|error| Stop::Inconclusive(format!("{program} cannot be started: {error}")))?;
         let stdin = process.stdin.take();
         if self.subject.fed {
@@ -136,7 +137,11 @@ impl<'s> Trial<'s> {
         })
     }
 
-    fn process(&mut self) -> Result<&mut Process, Stop> {
+    /// The process of the program, once it was started.
+    ///
+    /// # Errors
+    /// It was never started.
+    pub fn process(&mut self) -> Result<&mut Process, Stop> {
         let missing = || Stop::Inconclusive("the program was not started".to_owned());
         self.process.as_mut().ok_or_else(missing)
     }
@@ -285,6 +290,16 @@ impl<'s> Trial<'s> {
     /// system does not tell.
     pub fn waited(&self) -> &str {
         &self.waited
+    }
+
+    /// What is tried.
+    pub fn subject(&self) -> &'s Subject {
+        self.subject
+    }
+
+    /// Where what crosses the wire is recorded.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 }
 

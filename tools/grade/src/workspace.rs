@@ -96,6 +96,7 @@ impl Program {
             name: self.name.clone(),
             command: call(&self.name, options),
             client: self.client.as_ref().map_or(Vec::new(), |name| call(name, &["{addr}"])),
+            lines: self.client.is_some(), // ours do
             fed: self.fed,
             header: self.header,
             remark: self.remark(),
