@@ -404,7 +404,7 @@ fn said(who: usize, n: usize) -> String {
 fn tearing(trial: &mut Trial<'_>) -> Result<(), Stop> {
     /// Lines that each says before it waits until all have heard all: a chat may drop who falls
     /// far behind.
-    const BURST: usize = 5;
+    const BURST: usize = 10;
     let mut room = Room::open(trial)?;
     let mut speakers = vec![room.join()?];
     while speakers.len() < SPEAKERS {
@@ -476,7 +476,7 @@ fn slow_reader(trial: &mut Trial<'_>) -> Result<(), Stop> {
     /// Bytes in each line.
     const LENGTH: usize = 8 * 1024;
     /// Lines before the speaker waits until they were heard.
-    const BURST: usize = 8;
+    const BURST: usize = 32;
     /// When a queue is taken to grow for ever. The systems' buffers take 4 MiB or so.
     const MOST: usize = 24 << 20;
     let mut room = Room::open(trial)?;

@@ -41,6 +41,8 @@ pub const NAMES: &[&str] = &[
 
 /// Bytes in a line, at most.
 const LINE: usize = 64 * 1024;
+/// Bytes in a line that is torn, at most.
+const TORN: usize = 100;
 /// Lines that wait for a client, at most.
 const QUEUE: usize = 512;
 
@@ -177,13 +179,12 @@ impl Chat {
         }
         let newcomer = User { addr, sock, queue };
         let told = count - usize::from(self.is("counts-without-the-newcomer"));
-        let end = if self.is("merges-notices") && count > 1 { "" } else { "\n" };
         let welcome = format!("Connected to the chat server {}\n", self.online(told));
         newcomer.tell(welcome.as_bytes());
         let notice = format!("New user {addr} entered {}", self.online(count));
         println!("{notice}");
-        self.tell(&mut users, None, &format!("{notice}{end}"));
         users.push(newcomer);
+        self.tell(&mut users, Some(addr), &format!("{notice}\n"));
     }
 
     fn tell_left(&self, users: &mut Vec<User>, addr: SocketAddr) {
@@ -192,7 +193,8 @@ impl Chat {
         }
         let notice = format!("The user {addr} left {}", self.online(users.len()));
         println!("{notice}");
-        self.tell(users, None, &format!("{notice}\n"));
+        let end = if self.is("merges-notices") { "" } else { "\n" };
+        self.tell(users, None, &format!("{notice}{end}"));
     }
 
     /// Tells everybody but `except`; who does not keep up is dropped, and the others are told.
@@ -213,7 +215,7 @@ impl Chat {
         let text: String = text.trim_end_matches('\r').chars().map(|c| self.safe(c)).collect();
         let mut users = self.users();
         println!("[{addr}] {text}");
-        if self.is("tears-lines") {
+        if self.is("tears-lines") && text.len() < TORN {
             self.tell(&mut users, Some(addr), &format!("[{addr}] "));
             drop(users);
             thread::yield_now();
