@@ -1,8 +1,8 @@
-//! Opening sockets: a connection to a server, a server's listening socket.
+//! Opening sockets: a connection to a server, a server's listening socket, sockets for datagrams.
 
 use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -82,37 +82,82 @@ pub fn listen_addresses(here: &HostPort) -> io::Result<Vec<SocketAddr>> {
 /// # Errors
 /// In use, no permission, not an address of this machine; the text names the address.
 pub fn listen(here: &HostPort, backlog: u32) -> io::Result<TcpListener> {
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for addr in listen_addresses(here)? {
-        match listen_at(addr, backlog) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
-        }
-        if matches!(last.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) {
-            break; // the next address would only hide it; it helps where this one is not ours
-        }
-    }
-    Err(io::Error::new(last.kind(), format!("cannot listen on {here}: {last}")))
+    let socket = open(here, "listen on", |addr| {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        #[cfg(unix)] // on Windows the option would let another program take the port over
+        socket.set_reuse_address(true)?;
+        // What every connection inherits. The keepalive finds a client whose machine has vanished;
+        // urgent data (RFC 6093 section 3.2) that were kept apart would wake a selector for ever.
+        socket.set_tcp_keepalive(&KEEPALIVE)?;
+        socket.set_out_of_band_inline(true)?;
+        bind(&socket, addr)?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok(socket)
+    })?;
+    Ok(socket.into())
 }
 
 /// A peer is asked after a minute of silence whether it is still there, and then every ten seconds.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
 
-fn listen_at(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    #[cfg(unix)] // on Windows the option would let another program take the port over
-    socket.set_reuse_address(true)?;
-    if addr.ip() == std::net::Ipv6Addr::UNSPECIFIED {
+/// Opens a server's socket for datagrams at `here`, with as much room for those that wait as the
+/// system allows: where there is none, a datagram is lost.
+///
+/// # Errors
+/// As [`listen`].
+pub fn datagrams_at(here: &HostPort) -> io::Result<UdpSocket> {
+    let socket = open(here, "receive at", |addr| {
+        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER); // no more than allowed is no error
+        bind(&socket, addr)?;
+        Ok(socket)
+    })?;
+    Ok(socket.into())
+}
+
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// Opens a client's socket for datagrams to `server`; returns it with the server's address. Nothing
+/// tells which address of a name somebody listens at: IPv4 comes first, as for the server.
+///
+/// # Errors
+/// The name is not known, or has no address; the system's.
+pub fn datagrams_to(server: &HostPort) -> io::Result<(UdpSocket, SocketAddr)> {
+    let mut found = addresses(server)?;
+    found.sort_by_key(SocketAddr::is_ipv6);
+    let sock = match found[0] {
+        SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?,
+        SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?,
+    };
+    Ok((sock, found[0]))
+}
+
+/// Opens a socket at the first address of `here` that this machine has; `what` it is for is said
+/// in the error.
+fn open<T>(
+    here: &HostPort,
+    what: &str,
+    open_at: impl Fn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for addr in listen_addresses(here)? {
+        match open_at(addr) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+        if matches!(last.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) {
+            break; // the next address would only hide it; it helps where this one is not ours
+        }
+    }
+    Err(io::Error::new(last.kind(), format!("cannot {what} {here}: {last}")))
+}
+
+fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    if addr.ip() == Ipv6Addr::UNSPECIFIED {
         socket.set_only_v6(false)?; // the default only on Linux
     }
-    // What every connection inherits. The keepalive finds a client whose machine has vanished; urgent
-    // data (RFC 6093 section 3.2) that were kept apart would wake a selector for ever.
-    socket.set_tcp_keepalive(&KEEPALIVE)?;
-    socket.set_out_of_band_inline(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
+    socket.bind(&addr.into())
 }
 
 /// A server's listening socket, and a descriptor in reserve. Out of descriptors, accept(2) fails
