@@ -28,7 +28,12 @@ pub struct Suite {
 }
 
 /// The suites there are.
-pub const SUITES: [&Suite; 2] = [&crate::echo_client::SUITE, &crate::chat::SUITE];
+pub const SUITES: [&Suite; 4] = [
+    &crate::echo_client::SUITE,
+    &crate::chat::SUITE,
+    &crate::udp_server::SUITE,
+    &crate::udp_client::SUITE,
+];
 
 /// The suite called `name`.
 pub fn suite(name: &str) -> Option<&'static Suite> {
@@ -128,6 +133,23 @@ const HINTS: &[(&str, &str)] = &[
     ("E_STILL_OPEN", "close every socket, and end every process (labs.md 3.7)"),
     ("E_ENDLESS", "a read of 0 bytes is the end: say so, and end (labs.md 3.7)"),
     ("E_SERVER_GONE", "no client's behaviour ends a server (labs.md 3.7)"),
+    (
+        "E_UDP_NO_DATAGRAM",
+        "send the sentence to the host and the port of the command line (labs.md 5.1)",
+    ),
+    ("E_UDP_LINES", "send each line as a datagram of its own (labs.md 5.2)"),
+    ("E_UDP_NO_ANSWER", "answer every datagram, to the address it came from (labs.md 5.1)"),
+    ("E_UDP_WRONG_ANSWER", "handle bytes: a to z change, and nothing else (labs.md 5.1)"),
+    ("E_UDP_CUT", "give the receive a buffer for the longest datagram (labs.md 5.2)"),
+    ("E_UDP_SOURCE", "answer by the socket that the datagram came in by (labs.md 5.6)"),
+    ("E_UDP_SERVER_ENDED", "log the error of one datagram, and serve on (labs.md 5.5)"),
+    ("E_UDP_INTERRUPT", "handle SIGINT: to end is what was asked for (labs.md 5.1)"),
+    ("E_UDP_NO_RETRY", "set a time-out, and send again when it is over (labs.md 5.4)"),
+    ("E_UDP_NO_TIMEOUT", "give up after some tries (labs.md 5.4)"),
+    ("E_UDP_WRONG_PRINTED", "compare the answer with what was asked (labs.md 5.4)"),
+    ("E_UDP_CUT_UNNOTICED", "compare the answer with what was asked (labs.md 5.4)"),
+    ("E_UDP_DEAD_PORT", "connect the socket: then its calls fail where nobody is (labs.md 5.5)"),
+    ("E_UDP_STRANGER", "connect the socket, or compare the sender's address (labs.md 5.6)"),
 ];
 
 impl Failure {

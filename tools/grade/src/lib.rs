@@ -14,4 +14,6 @@ pub mod peer;
 pub mod show;
 pub mod subject;
 pub mod trial;
+pub mod udp_client;
+pub mod udp_server;
 pub mod workspace;

@@ -34,7 +34,7 @@ const ROWS: usize = 18;
     version,
     after_help = "\
 Placeholders in COMMAND: {host} {port} {addr}, the server; {count} {length}, the messages to send; \
-{timeout}, seconds to wait for a silent server; {json}, becomes --json where a report is wanted.
+{text}, the first of them; {timeout}, seconds to wait for a silent server; {json}, becomes --json where a report is wanted.
 
 Exit status: 0 all passed, 1 some failed, 2 usage, 3 inconclusive, 70 a fault of the grader."
 )]

@@ -17,6 +17,9 @@ pub enum Placeholder {
     Count,
     /// `{length}`: how many bytes in each.
     Length,
+    /// `{text}`: the first message, without its newline, for a program that is given it as an
+    /// argument.
+    Text,
     /// `{timeout}`: seconds to wait for a silent server.
     Timeout,
     /// `{json}`: becomes `--json` where the report is asked for, and nothing elsewhere.
@@ -25,12 +28,13 @@ pub enum Placeholder {
 
 impl Placeholder {
     /// All of them, with their words.
-    pub const ALL: [(&str, Placeholder); 7] = [
+    pub const ALL: [(&str, Placeholder); 8] = [
         ("{host}", Placeholder::Host),
         ("{port}", Placeholder::Port),
         ("{addr}", Placeholder::Addr),
         ("{count}", Placeholder::Count),
         ("{length}", Placeholder::Length),
+        ("{text}", Placeholder::Text),
         ("{timeout}", Placeholder::Timeout),
         ("{json}", Placeholder::Json),
     ];
@@ -90,7 +94,8 @@ impl Subject {
     /// Whether the command can be told what `placeholder` stands for.
     pub fn takes(&self, placeholder: Placeholder) -> bool {
         let fed = self.fed && matches!(placeholder, Placeholder::Count | Placeholder::Length);
-        fed || self.command.iter().any(|part| part.contains(placeholder.word()))
+        let as_text = placeholder == Placeholder::Length && self.takes(Placeholder::Text);
+        fed || as_text || self.command.iter().any(|part| part.contains(placeholder.word()))
     }
 
     /// Whether the command, and the client's, says where the server is.
@@ -126,6 +131,9 @@ fn fill(part: &str, run: &Run) -> Option<String> {
             Placeholder::Addr => run.server.to_string(),
             Placeholder::Count => run.count.to_string(),
             Placeholder::Length => run.length.to_string(),
+            Placeholder::Text => {
+                String::from_utf8_lossy(&messages(1, run.length.max(6))).trim_end().to_owned()
+            }
             Placeholder::Timeout => run.timeout.as_secs_f64().to_string(),
             Placeholder::Json if run.json => "--json".to_owned(),
             Placeholder::Json => String::new(),

@@ -1,5 +1,7 @@
 //! One run of a program under test against one peer.
 
+pub mod udp;
+
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::process::ExitStatus;

@@ -25,6 +25,8 @@ pub struct Program {
     pub repaired_by: Option<String>,
     /// The program that is its client, where a suite wants a pair.
     pub client: Option<String>,
+    /// The arguments that it is called with, if not those of its suite.
+    pub options: Vec<String>,
     /// Whether it takes its messages from standard input.
     pub fed: bool,
     /// Bytes that it sends before each message.
@@ -50,13 +52,15 @@ pub fn programs() -> io::Result<Vec<Program>> {
 
 fn program(package: &Value) -> Option<Program> {
     let lab = &package["metadata"]["lab"];
-    let fails = lab["fails"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let fails = lab["fails"].as_array().into_iter().flatten().filter_map(text);
     Some(Program {
         name: package["name"].as_str()?.to_owned(),
         suite: lab["suite"].as_str()?.to_owned(),
-        fails: fails.map(str::to_owned).collect(),
+        fails: fails.collect(),
         repaired_by: lab["repaired-by"].as_str().map(str::to_owned),
         client: lab["client"].as_str().map(str::to_owned),
+        options: lab["options"].as_array().into_iter().flatten().filter_map(text).collect(),
         fed: lab["input"] == "stdin",
         header: lab["header"].as_u64().unwrap_or(0) as usize,
     })
@@ -91,7 +95,9 @@ impl Program {
             let program = folder.join(name).display().to_string();
             [program].into_iter().chain(options.iter().map(|part| part.to_string())).collect()
         };
+        let own: Vec<_> = self.options.iter().map(String::as_str).collect();
         let options = if self.fed { FED } else { suite.options };
+        let options = if own.is_empty() { options } else { &own };
         Subject {
             name: self.name.clone(),
             command: call(&self.name, options),

@@ -2,6 +2,7 @@
 
 mod chat;
 mod echo_client;
+mod upper_udp;
 
 use std::env::args;
 use std::process::ExitCode;
@@ -15,6 +16,12 @@ fn main() -> ExitCode {
             Some(name) => chat::main(name, args),
             None => ExitCode::from(2),
         },
+        "upper-udp-server" if upper_udp::SERVERS.contains(&&**name) => {
+            upper_udp::server(name, args)
+        }
+        "upper-udp-client" if upper_udp::CLIENTS.contains(&&**name) => {
+            upper_udp::client(name, args)
+        }
         _ => ExitCode::from(2),
     }
 }
