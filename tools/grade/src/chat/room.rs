@@ -407,12 +407,15 @@ impl Participant {
         }
     }
 
-    /// What the client has written on stderr so far.
-    pub fn complaint(&self) -> String {
+    /// What the client has written on stderr when it has ended.
+    pub fn last_complaint(&self) -> String {
+        self.complaint(PATIENCE)
+    }
+
+    fn complaint(&self, within: Duration) -> String {
         match &self.body {
             Body::Client(process) => {
-                let stderr = process.stderr.wait(Duration::ZERO, |_| true);
-                String::from_utf8_lossy(&stderr).into_owned()
+                String::from_utf8_lossy(&process.stderr.all(within)).into_owned()
             }
             Body::Lines { .. } => String::new(),
         }
@@ -438,7 +441,7 @@ impl Participant {
 
     /// What was heard last, in words.
     pub fn last(&self) -> String {
-        let complaint = self.complaint();
+        let complaint = self.complaint(Duration::ZERO);
         let first = complaint.lines().next().map(|line| format!("; on stderr: {line}"));
         self.ear.last() + &first.unwrap_or_default()
     }
