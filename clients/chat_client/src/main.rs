@@ -35,7 +35,8 @@ fn chat(target: &Target) -> io::Result<()> {
     })?;
     let (receiver, receiving) = (sock, thread::Builder::new().name("receiving".to_owned()));
     let received = receiving.spawn(move || receive(&receiver, on_terminal))?.join();
-    let received = received.unwrap_or_else(|_| Err(io::Error::other("the receiving thread failed")));
+    let received =
+        received.unwrap_or_else(|_| Err(io::Error::other("the receiving thread failed")));
     // The sending thread is not waited for: the keyboard may keep it waiting for ever.
     match (received, ended.try_recv()) {
         (Ok(()), Ok(Ok(()))) => Ok(()),

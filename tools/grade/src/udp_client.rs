@@ -96,6 +96,7 @@ pub static SUITE: Suite = Suite {
     ],
     options: &["--timeout", "{timeout}", "--retries", "3", "{addr}", "{text}"],
     mutant_options: &["{addr}", "{count}", "{length}", "{timeout}"],
+    mutant_client: &[],
     mutants: MUTANTS,
 };
 

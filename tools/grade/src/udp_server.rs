@@ -73,6 +73,7 @@ pub static SUITE: Suite = Suite {
     ],
     options: &["{addr}"],
     mutant_options: &["{addr}"],
+    mutant_client: &[],
     mutants: MUTANTS,
 };
 
