@@ -22,7 +22,7 @@ const LISTENER: usize = 0;
 
 fn main() -> ExitCode {
     let args = ServerArgs::parse(clap::command!(), "localhost:10007");
-    exit::finish(serve(&args))
+    exit::finish(serve(&args).map_err(|error| io::Error::other(error.to_string())))
 }
 
 fn serve(args: &ServerArgs) -> io::Result<()> {

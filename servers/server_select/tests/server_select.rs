@@ -1,0 +1,110 @@
+//! What server_select does and the other servers need not: thousands of clients in one thread.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
+
+use harness::{LIMIT, Server};
+use socket2::SockRef;
+
+fn start(args: &[&str]) -> Server {
+    let args = [&["localhost:0", "--backlog", "500"], args].concat();
+    Server::start(Path::new(env!("CARGO_BIN_EXE_server_select")), args).unwrap()
+}
+
+fn connect(server: &Server) -> TcpStream {
+    let sock = TcpStream::connect(server.addr).unwrap();
+    sock.set_read_timeout(Some(LIMIT)).unwrap();
+    sock
+}
+
+fn ask(mut sock: &TcpStream, message: &[u8]) -> Vec<u8> {
+    let mut back = vec![0; message.len()];
+    sock.write_all(message).unwrap();
+    sock.read_exact(&mut back).unwrap();
+    back
+}
+
+/// A figure of `/proc/PID/status`, proc(5).
+fn status(server: &Server, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/status", server.process.pid)).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Clock ticks of CPU time so far.
+fn cpu_time(server: &Server) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/stat", server.process.pid)).unwrap();
+    let fields: Vec<_> = text.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn one_thread_and_less_than_a_kibibyte_for_each_of_three_thousand() {
+    let server = start(&[]);
+    assert_eq!(ask(&connect(&server), b"first"), b"first");
+    let before = status(&server, "RssAnon");
+    let mut socks = Vec::new();
+    while socks.len() < 3000 {
+        match TcpStream::connect(server.addr) {
+            Ok(sock) => socks.push(sock),
+            Err(error) => {
+                eprintln!("skipped: {error}"); // out of descriptors here
+                return;
+            }
+        }
+        assert_eq!(ask(&socks[socks.len() - 1], &[b'x'; 1000]), [b'x'; 1000]);
+    }
+    let grown = (status(&server, "RssAnon") - before) * 1024;
+    assert!(grown < 3000 * 1024, "{grown} bytes for 3000 clients");
+    assert_eq!(status(&server, "Threads"), 1);
+    socks.iter().rev().for_each(|sock| assert_eq!(ask(sock, b"again"), b"again"));
+}
+
+#[test]
+fn what_a_slow_reader_filled_is_freed_when_it_has_read() {
+    let server = start(&["-b", "65536"]);
+    let data = vec![b'x'; 4 << 20];
+    for _ in 0..20 {
+        let sock = connect(&server);
+        let (sock, data) = (&sock, &data);
+        std::thread::scope(|scope| {
+            let sender = move || (&*sock).write_all(data).unwrap();
+            std::thread::Builder::new().spawn_scoped(scope, sender).unwrap();
+            std::thread::sleep(Duration::from_millis(10)); // what is unsent has time to gather
+            let mut back = vec![0; data.len()];
+            (&*sock).read_exact(&mut back).unwrap();
+            assert!(back == *data);
+        });
+    }
+    assert!(status(&server, "VmHWM") < 16 * 1024, "{} KiB", status(&server, "VmHWM"));
+}
+
+#[test]
+fn urgent_data_does_not_keep_it_busy() {
+    let server = start(&[]);
+    let sock = connect(&server);
+    assert_eq!(ask(&sock, b"x"), b"x");
+    SockRef::from(&sock).send_out_of_band(b"!").unwrap();
+    let mut back = [0; 1];
+    (&sock).read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"!"); // in line with the rest
+    let before = cpu_time(&server);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(cpu_time(&server) - before < 10, "it turns without end");
+}
+
+#[test]
+fn at_the_limit_with_somebody_waiting_it_does_not_turn() {
+    let server = start(&["--max-clients", "1"]);
+    let sock = connect(&server);
+    assert_eq!(ask(&sock, b"x"), b"x");
+    let _waiting = connect(&server);
+    let before = cpu_time(&server);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(cpu_time(&server) - before < 10, "it turns without end");
+}
