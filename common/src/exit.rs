@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 #[cfg(unix)]
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 #[cfg(unix)]
 use std::os::fd::AsFd;
 #[cfg(not(unix))]
@@ -75,6 +75,17 @@ pub fn unusable(why: impl fmt::Display) -> io::Error {
 /// `what` names the stream; status 1.
 pub fn local(what: &str) -> impl Fn(io::Error) -> io::Error {
     move |error| Failure::error(NOT_SO, error.kind(), format_args!("{what}: {error}"))
+}
+
+/// The last words of a chat program for [`on_signal`]: `exit` on a line of its own, also behind the
+/// `^C` that a terminal shows.
+pub fn farewell() -> &'static str {
+    if is_terminal() { "\nexit\n" } else { "exit\n" }
+}
+
+/// Whether a person sits there: standard input and standard output are terminals.
+pub fn is_terminal() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
 /// Ends the program with status 0 on SIGINT and SIGTERM, also when it was started with `&` by a

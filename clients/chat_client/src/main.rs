@@ -5,7 +5,7 @@
 //!
 //! `cargo run -q -p chat_thread` in terminal 1, `cargo run -q -p chat_client -- localhost 3333` in 2
 
-use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
@@ -22,8 +22,8 @@ fn main() -> ExitCode {
 }
 
 fn chat(target: &Target) -> io::Result<()> {
-    let on_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    exit::on_signal(if on_terminal { "\nexit\n" } else { "exit\n" })?; // below the ^C on a terminal
+    let on_terminal = exit::is_terminal();
+    exit::on_signal(exit::farewell())?;
     let sock = Arc::new(net::connect(target)?);
     sock.set_read_timeout(None)?; // in a chat nobody need say anything
     let (sender, (ending, ended)) = (sock.clone(), mpsc::channel());

@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "a poller may not outlive the sockets in it")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::ExitCode;
@@ -49,8 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: &ServerArgs, limits: Limits) -> io::Result<()> {
-    let on_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    let listener = args.listen(if on_terminal { "\nexit\n" } else { "exit\n" })?; // below the ^C
+    let listener = args.listen(exit::farewell())?;
     output::print(format!("Chat Server started on port {}.\n", listener.local_addr()?.port()))?;
     let (console, texts) = bounded::<String>(CONSOLE);
     Builder::new().spawn(move || texts.iter().all(|text| output::print(text).is_ok()))?;

@@ -6,7 +6,7 @@
 //! terminal 1: `cargo run -q -p chat_thread`; 2: `cargo run -q -p chat_client -- localhost 3333`
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,8 +32,8 @@ const CONNECTIONS: usize = 4000;
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// For ever, to a person.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-/// How long a client that must go may take to stop sending.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a client may take nothing of what is sent to it, or go on sending when it must go.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The last words to a client that must go.
 const TOO_LONG: &str = "Refused: a line of more than 65536 bytes\n";
 const SILENT: &str = "Closed: nothing has moved for too long\n";
@@ -52,8 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: &ServerArgs, limits: Limits) -> io::Result<()> {
-    let on_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    let listener = args.listen(if on_terminal { "\nexit\n" } else { "exit\n" })?; // below the ^C
+    let listener = args.listen(exit::farewell())?;
     output::print(format!("Chat Server started on port {}.\n", listener.local_addr()?.port()))?;
     let (console, texts) = bounded::<Text>(CONSOLE);
     Builder::new().spawn(move || texts.iter().all(|text| output::print(&*text).is_ok()))?;
@@ -80,6 +79,7 @@ fn enter(chat: &Arc<Chat>, id: u64, conn: TcpStream, peer: SocketAddr) -> io::Re
         let _ = (&conn).read(&mut [0; LINE]); // closing with unread input would send an RST
         return Ok(());
     }
+    let _ = conn.set_write_timeout(Some(PATIENCE));
     let _ = conn.set_nodelay(true); // a line goes out at once, not after the ACK of the one before
     let _ = SockRef::from(&conn).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
     // An IPv4 client of a socket for both families goes by its IPv4 address.
@@ -100,7 +100,10 @@ impl Chat {
     fn attend(&self, id: u64, addr: SocketAddr, conn: &TcpStream, texts: &Receiver<Text>) {
         let moved = Mutex::new(Instant::now()); // when something came from it or went to it last
         thread::scope(|scope| {
-            let writer = Builder::new().spawn_scoped(scope, || write(conn, texts, &moved));
+            let writer = Builder::new().spawn_scoped(scope, || {
+                let written = write(conn, texts, &moved);
+                written.or_else(|_| conn.shutdown(Shutdown::Both)) // what is said is not heard, either
+            });
             let end = writer.and_then(|_| self.hear(id, addr, conn, &moved));
             debug!("{addr}: {end:?}");
             self.room().leave(id, end.unwrap_or_default()); // nobody posts any more: the writer ends

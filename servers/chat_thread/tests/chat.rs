@@ -344,18 +344,19 @@ fn wait_for_threads(chat: &Chat, most: usize) {
 
 #[test]
 fn who_half_closes_and_never_reads_leaves_nothing_behind() {
-    for name in SERVERS {
+    for (name, length, count) in SERVERS.iter().flat_map(|it| [(it, 1000, 6000), (it, 60_000, 150)])
+    {
         let chat = Chat::start(name, &[]);
         let mut watcher = chat.join();
         watcher.hears(&connected(1));
         let peer = chat.join();
         watcher.hears(&entered(peer.addr, 2));
-        let data = format!("{}\n", "x".repeat(1000)).repeat(100);
         let gone = left(peer.addr, 1);
         let watching = thread::spawn(move || while watcher.line() != gone {});
+        let line = format!("{}\n", "x".repeat(length));
         let mut sock = peer.sock.get_ref();
-        for _ in 0..40 {
-            let _ = sock.write_all(data.as_bytes()); // 4 MB: dropped before, or stuck when it leaves
+        for _ in 0..count {
+            let _ = sock.write_all(line.as_bytes()); // more than lies between the two
         }
         let _ = sock.shutdown(Shutdown::Write);
         watching.join().unwrap();
@@ -500,6 +501,20 @@ fn ctrl_c_leaves_nothing_listening_or_established() {
             ss.args(["-Htan", "state", "established", "state", "listening"]).arg(filter);
             assert_eq!(harness::run(&mut ss, b"").unwrap().stdout, b"");
         }
+    }
+}
+
+#[test]
+fn on_a_terminal_ctrl_c_ends_on_a_line_of_its_own() {
+    for name in SERVERS.iter().filter(|_| has("script")) {
+        let run = format!("exec {} 127.0.0.1 0", program(name).display());
+        let mut script = Command::new("script");
+        let mut script = Process::spawn(script.args(["-qefc", &run, "/dev/null"])).unwrap();
+        let first = script.stdout.wait(LIMIT, |text| text.ends_with(b".\r\n"));
+        script.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
+        assert_eq!(script.wait(LIMIT).unwrap().code(), Some(0));
+        let all = String::from_utf8(script.stdout.all(LIMIT)).unwrap();
+        assert_eq!(all, String::from_utf8(first).unwrap() + "^C\r\nexit\r\n");
     }
 }
 
