@@ -97,7 +97,8 @@ pub fn listen(here: &HostPort, backlog: u32) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// A peer is asked after a minute of silence whether it is still there, and then every ten seconds.
+/// A peer is asked after a minute of silence whether it is still there, and then every ten seconds
+/// (RFC 9293 section 3.8.4).
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
 
@@ -178,8 +179,9 @@ impl Listener {
         Ok(Listener { sock, reserve: Mutex::new(Some(reserve()?)) })
     }
 
-    /// Accepts a connection, as [`TcpListener::accept`]; out of descriptors, sends clients away
-    /// until one is free, nobody waits any more, or the reserve is gone, too.
+    /// Accepts a connection, as [`TcpListener::accept`]; an IPv4 client of a socket for both families
+    /// goes by its IPv4 address. Out of descriptors, sends clients away until one is free, nobody
+    /// waits any more, or the reserve is gone, too.
     ///
     /// # Errors
     /// The system's; a server logs it, pauses and goes on.
@@ -187,7 +189,10 @@ impl Listener {
         loop {
             match self.sock.accept() {
                 Err(error) if is_out_of_descriptors(&error) => self.send_away(error)?,
-                result => return result,
+                Err(error) => return Err(error),
+                Ok((conn, peer)) => {
+                    return Ok((conn, SocketAddr::new(peer.ip().to_canonical(), peer.port())));
+                }
             }
         }
     }

@@ -14,11 +14,14 @@ pub fn print(data: impl AsRef<[u8]>) -> io::Result<()> {
     written.map_err(exit::local("standard output"))
 }
 
-/// A text that came over the network, safe to show on a terminal: what is not UTF-8 as `\u{fffd}`,
-/// control characters as escapes (`\u{1b}`, `\t`), and those that turn the direction of writing, too.
-pub fn safe(data: &[u8]) -> String {
-    let mut text = String::with_capacity(data.len());
-    for c in String::from_utf8_lossy(data).chars() {
+/// A line that came over the network, without its end, safe to show on a terminal: what is not
+/// UTF-8 as `\u{fffd}`, control characters as escapes (`\u{1b}`, `\t`), and those that turn the
+/// direction of writing, too.
+pub fn safe_line(line: &[u8]) -> String {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line); // of telnet, say
+    let mut text = String::with_capacity(line.len());
+    for c in String::from_utf8_lossy(line).chars() {
         match c {
             '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => text.extend(c.escape_unicode()),
             c if c.is_control() => text.extend(c.escape_default()),
@@ -36,10 +39,12 @@ mod tests {
     fn nothing_that_a_terminal_obeys_gets_through() {
         let text = "안녕 \u{1b}[2J\r\t\u{7f}\u{9b}A \u{202e}abc".as_bytes();
         let shown = r"안녕 \u{1b}[2J\r\t\u{7f}\u{9b}A \u{202e}abc";
-        assert_eq!(safe(text), shown);
-        assert_eq!(safe(b"\xff\xfea\xec\x95"), "\u{fffd}\u{fffd}a\u{fffd}");
+        assert_eq!(safe_line(text), shown);
+        assert_eq!(safe_line(b"\xff\xfea\xec\x95"), "\u{fffd}\u{fffd}a\u{fffd}");
+        assert_eq!(safe_line(b"\r\n"), "");
+        assert_eq!(safe_line(b"a\r\r\n\n"), "a\\r\\r\\n");
         for byte in 0..=255 {
-            assert!(!safe(&[byte]).chars().any(char::is_control));
+            assert!(!safe_line(&[byte, b'x']).chars().any(char::is_control));
         }
     }
 }

@@ -74,9 +74,8 @@ fn receive(sock: &TcpStream, on_terminal: bool) -> io::Result<()> {
             Err(error) if line.is_empty() => return Err(error),
             _ => {}
         }
-        let text = output::safe(line.strip_suffix(b"\n").unwrap_or(&line));
         let clean = if on_terminal { "\r\x1b[K" } else { "" }; // of what is being typed
-        output::print(format!("{clean}{text}\n"))?;
+        output::print(format!("{clean}{}\n", output::safe_line(&line)))?;
         line.clear();
     }
 }

@@ -6,7 +6,7 @@
 //! terminal 1: `cargo run -q -p chat_select`; 2: `cargo run -q -p chat_client -- localhost 3333`
 #![expect(unsafe_code, reason = "a poller may not outlive the sockets in it")]
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -20,28 +20,19 @@ use common::{exit, output};
 use crossbeam_channel::{Sender, bounded};
 use log::{debug, warn};
 use polling::{Event, Events, PollMode, Poller};
-use socket2::{SockRef, TcpKeepalive};
 
 /// Bytes of the longest line, without its newline.
 const LINE: usize = 64 * 1024;
-/// Bytes of one read at most: what it brings, with all that is put before each line, must fit into
-/// every queue.
+/// Bytes of one read at most: what comes of it, with `[You]` before each line, fits into a queue.
 const READ: usize = 8 * 1024;
 /// Bytes that may wait for a client.
 const QUEUE: usize = 2 << 20;
 /// Texts that may wait for standard output, which may be as slow as any client.
 const CONSOLE: usize = 16 * 1024;
-/// When to ask a silent client whether it is still there: it may have vanished without a FIN.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How long a client that leaves may take to read the rest, and to stop sending.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long nobody is accepted after that has failed.
-const PAUSE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// For ever, to a person.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-/// The last words to a client that must go.
-const TOO_LONG: &str = "Refused: a line of more than 65536 bytes\n";
-const SILENT: &str = "Closed: nothing has moved for too long\n";
 
 fn main() -> ExitCode {
     let (args, limits) = ServerArgs::parse_chat(clap::command!());
@@ -72,36 +63,33 @@ struct Chat {
 struct Client {
     conn: TcpStream,
     addr: SocketAddr,
-    /// What has come of a line.
+    /// What has come of a line, and what is on its way to the client.
     line: Vec<u8>,
-    /// What is on its way to it.
     unsent: VecDeque<u8>,
     /// Whether its socket is watched for input, and for room to write.
     interest: (bool, bool),
-    /// Whether its FIN has come.
-    ended: bool,
-    /// When something came from it or went to it last; when it left.
+    /// When something came from it or went to it last, when it left, and whether its FIN has come.
     moved: Instant,
     left: Option<Instant>,
+    ended: bool,
 }
 
 impl Chat {
     fn run(&mut self, listener: &Listener, buffer: &mut [u8]) -> io::Result<()> {
-        let (mut events, mut failed) = (Events::new(), false);
+        let mut events = Events::new();
+        let mut pause = YEAR;
         for id in 1.. {
-            // Asked anew each turn, unless accepting has failed: the next would only fail as well.
-            self.poller.modify(&**listener, Event::new(0, !failed, false))?;
-            let pause = if failed { PAUSE } else { YEAR };
-            let wait = self.settle()?.min(pause);
+            // Out of descriptors, say: whoever waits to be accepted must not keep the loop spinning.
+            self.poller.modify(&**listener, Event::new(0, pause == YEAR, false))?;
+            let wait = self.settle()?.min(mem::replace(&mut pause, YEAR));
             events.clear();
             self.poller.wait(&mut events, Some(wait))?;
-            failed = false;
             for event in events.iter() {
                 if event.key != 0 {
                     self.hear(event.key, buffer);
                 } else if let Err(error) = self.enter(listener, id) {
                     warn!("accept: {error}");
-                    failed = true;
+                    pause = Duration::from_millis(100);
                 }
             }
         }
@@ -110,193 +98,159 @@ impl Chat {
 
     /// Lets a newcomer in, if there is room.
     fn enter(&mut self, listener: &Listener, id: usize) -> io::Result<()> {
-        let (conn, peer) = match listener.accept() {
+        let (mut conn, addr) = match listener.accept() {
             Err(error) if is_temporary(&error) => return Ok(()),
             result => result?,
         };
         conn.set_nonblocking(true)?;
         if self.online >= self.limits.max_clients {
-            let _ = (&conn).write(b"Refused: the chat is full\n");
+            let _ = conn.write(b"Refused: the chat is full\n");
             let _ = conn.shutdown(Shutdown::Write);
-            let _ = (&conn).read(&mut [0; LINE]); // closing with unread input would send an RST
+            let _ = conn.read(&mut [0; LINE]); // closing with unread input would send an RST
             return Ok(());
         }
-        let _ = conn.set_nodelay(true); // a line goes out at once, not after the ACK of the one before
-        let _ = SockRef::from(&conn).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
-        // An IPv4 client of a socket for both families goes by its IPv4 address.
-        let addr = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let _ = conn.set_nodelay(true); // a line goes out at once, whether the last is ACKed or not
         // SAFETY: a client is deleted from the poller before its socket is closed.
         unsafe { self.poller.add_with_mode(&conn, Event::readable(id), PollMode::Level) }?;
-        let (line, unsent, moved) = (Vec::new(), VecDeque::new(), Instant::now());
-        let (interest, ended, left) = ((true, false), false, None);
-        let client = Client { conn, addr, line, unsent, interest, ended, moved, left };
-        self.clients.insert(id, client);
+        self.clients.insert(id, Client::new(conn, addr));
         self.online += 1;
         let users = users(self.online);
         let connected = format!("Connected to the chat server ({users} online)\n");
-        self.post(format!("New user {addr} entered ({users} online)\n"), Some((id, connected)));
+        self.post(format!("New user {addr} entered ({users} online)\n"), (id, &connected));
         Ok(())
     }
 
     /// Hears a client once: lines, a piece of one, its FIN.
     fn hear(&mut self, id: usize, buffer: &mut [u8]) {
         let Some(client) = self.clients.get_mut(&id) else { return };
-        let n = match (&client.conn).read(buffer) {
+        let n = match client.conn.read(buffer) {
             Err(error) if is_temporary(&error) => return,
-            Err(error) => {
-                debug!("{}: {error}", client.addr);
-                self.leave(id, "");
-                return self.close(id);
-            }
-            Ok(n) => n,
+            result => result.unwrap_or(0), // a reset is a way to leave as well
         };
         (client.moved, client.ended) = (Instant::now(), n == 0);
         if client.left.is_some() {
-            return; // what it still says is read, so that no RST is sent, and not heard
+            return; // read, so that closing sends no RST, and not heard
         }
-        let (mut yours, mut others, mut end) = (String::new(), String::new(), None);
-        for part in buffer[..n].split_inclusive(|byte| *byte == b'\n') {
+        let mut end = (n == 0).then_some("");
+        let (mut yours, mut others) = (String::new(), String::new());
+        let last = n == 0 && !client.line.is_empty(); // the last line may end with the FIN
+        let data = if last { b"\n" } else { &buffer[..n] };
+        for part in data.split_inclusive(|byte| *byte == b'\n') {
             client.line.extend(part);
-            let whole = part.ends_with(b"\n");
-            if client.line.len() - usize::from(whole) > LINE {
-                (client.line, end) = (Vec::new(), Some(TOO_LONG));
+            if client.line.len() > LINE + usize::from(part.ends_with(b"\n")) {
+                end = Some("Refused: a line of more than 65536 bytes\n");
                 break;
             }
-            if whole {
-                client.take_line(&mut yours, &mut others);
+            if part.ends_with(b"\n") {
+                let text = output::safe_line(&mem::take(&mut client.line));
+                yours += &format!("[You] {text}\n");
+                others += &format!("[{}] {text}\n", client.addr);
             }
         }
-        if n == 0 {
-            end = Some("");
-            if !client.line.is_empty() {
-                client.take_line(&mut yours, &mut others); // the last may end with the FIN
-            }
-        }
-        if !others.is_empty() {
-            self.post(others, Some((id, yours)));
-        }
+        self.post(others, (id, &yours));
         if let Some(last) = end {
             self.leave(id, last);
         }
     }
 
-    /// Posts a text to everybody, but `yours` to that one. It waits for nobody: whose queue is full is
-    /// dropped, and that is the next text.
-    fn post(&mut self, mut text: String, mut yours: Option<(usize, String)>) {
-        let mut slow = BTreeSet::new();
-        loop {
-            for (id, client) in self.clients.iter_mut().filter(|(_, client)| client.left.is_none())
-            {
-                let text = yours.as_ref().filter(|(you, _)| you == id).map_or(&text, |(_, it)| it);
-                client.unsent.extend(text.as_bytes());
-                if client.unsent.len() > LINE
-                    && client.send().is_ok()
-                    && client.unsent.len() > QUEUE
-                {
-                    slow.insert(*id);
-                }
-            }
-            let _ = self.console.try_send(text); // full: the lines are not printed
-            let Some(id) = slow.pop_first() else { return };
-            let Some(client) = self.clients.get_mut(&id) else { return };
-            warn!("{} is dropped: it does not read", client.addr);
-            let _ = SockRef::from(&client.conn).set_linger(Some(Duration::ZERO)); // an RST, not a FIN
-            self.online -= 1;
-            (text, yours) = (left(client.addr, self.online), None);
-            self.close(id);
-        }
-    }
-
-    /// Lets a client go, with some last words to it, when all is sent that was posted before.
+    /// Lets a client go; it will still get what was posted before, and some last words.
     fn leave(&mut self, id: usize, last: &str) {
-        let Some(client) = self.clients.get_mut(&id).filter(|client| client.left.is_none()) else {
-            return;
-        };
+        let Some(client) = self.clients.get_mut(&id) else { return };
         client.unsent.extend(last.as_bytes());
         client.left = Some(Instant::now());
         self.online -= 1;
-        let text = left(client.addr, self.online);
-        self.post(text, None);
+        let left = format!("The user {} left ({} online)\n", client.addr, users(self.online));
+        self.post(left, (id, ""));
     }
 
-    fn close(&mut self, id: usize) {
-        if let Some(client) = self.clients.remove(&id) {
-            let _ = self.poller.delete(&client.conn);
+    /// Posts what `you` does, as you and as the others see it. It waits for nobody: the connection
+    /// of who has too much unsent is shut down, so that it will be heard to leave.
+    fn post(&mut self, others: String, (you, yours): (usize, &str)) {
+        for (id, client) in self.clients.iter_mut().filter(|(_, client)| client.left.is_none()) {
+            client.unsent.extend(if *id == you { yours } else { &others }.as_bytes());
+            if client.unsent.len() > LINE && client.send().is_ok() && client.unsent.len() > QUEUE {
+                debug!("{}: does not read", client.addr);
+                client.unsent.clear();
+                let _ = client.conn.shutdown(Shutdown::Both);
+            }
+        }
+        if !others.is_empty() {
+            let _ = self.console.try_send(others); // full: the lines are not printed
         }
     }
 
-    /// Sends what there is room for and closes what is at its end. Interest follows state: who asks
-    /// for room without having something to send is woken for ever. Returns how long nothing is due.
+    /// Sends what there is room for, and closes what is at its end. Returns how long nothing is due.
     fn settle(&mut self) -> io::Result<Duration> {
         let idle = self.limits.idle_timeout.unwrap_or(YEAR);
-        let silent = |client: &Client| client.left.is_none() && client.moved.elapsed() >= idle;
-        let silent = self.clients.iter().filter(|(_, client)| silent(client)).map(|(id, _)| *id);
-        for id in silent.collect::<Vec<_>>() {
-            self.leave(id, SILENT);
+        let silent =
+            |(_, client): &(_, &Client)| client.left.is_none() && client.moved.elapsed() >= idle;
+        let silent: Vec<_> = self.clients.iter().filter(silent).map(|(id, _)| *id).collect();
+        for id in silent {
+            self.leave(id, "Closed: nothing has moved for too long\n");
         }
         let (mut wait, mut closing) = (YEAR, Vec::new());
         for (id, client) in &mut self.clients {
             let sent = client.send(); // an error of who is online will be heard as well
-            let (since, patience) =
-                client.left.map_or((client.moved, idle), |left| (left, PATIENCE));
-            wait = wait.min(patience.saturating_sub(since.elapsed()));
-            if client.left.is_some() {
-                let done = client.unsent.is_empty();
-                if done {
-                    let _ = client.conn.shutdown(Shutdown::Write); // sends a FIN
-                }
-                if sent.is_err() || done && client.ended || since.elapsed() >= PATIENCE {
-                    closing.push(*id);
-                    continue;
-                }
+            let (since, most) = client.left.map_or((client.moved, idle), |left| (left, PATIENCE));
+            let left = most.saturating_sub(since.elapsed());
+            if client.left.is_some() && client.is_done(sent, left) {
+                closing.push(*id);
+                continue;
             }
+            wait = wait.min(left);
+            // Who asks for room without having something to send is woken for ever.
             let interest = (!client.ended, !client.unsent.is_empty());
-            if interest != client.interest {
-                client.interest = interest;
+            if mem::replace(&mut client.interest, interest) != interest {
                 let event = Event::new(*id, interest.0, interest.1);
                 self.poller.modify_with_mode(&client.conn, event, PollMode::Level)?;
             }
         }
-        closing.into_iter().for_each(|id| self.close(id));
+        for client in closing.iter().filter_map(|id| self.clients.remove(id)) {
+            self.poller.delete(&client.conn)?;
+        }
         Ok(wait)
     }
 }
 
 impl Client {
-    /// Takes the line that is complete, as the client and as the others will see it.
-    fn take_line(&mut self, yours: &mut String, others: &mut String) {
-        let text = text_of(&mem::take(&mut self.line));
-        *yours += &format!("[You] {text}\n");
-        *others += &format!("[{}] {text}\n", self.addr);
+    fn new(conn: TcpStream, addr: SocketAddr) -> Self {
+        let (line, unsent, moved) = (Vec::new(), VecDeque::new(), Instant::now());
+        Client {
+            conn,
+            addr,
+            line,
+            unsent,
+            interest: (true, false),
+            moved,
+            left: None,
+            ended: false,
+        }
     }
 
     /// Sends what there is room for.
     fn send(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() {
-            match (&self.conn).write(self.unsent.as_slices().0) {
-                Ok(n) => drop(self.unsent.drain(..n)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+            match self.conn.write(self.unsent.as_slices().0) {
+                Err(error) if is_temporary(&error) => return Ok(()),
+                result => drop(self.unsent.drain(..result?)),
             }
             self.moved = Instant::now();
         }
         Ok(())
     }
-}
 
-fn left(addr: SocketAddr, online: usize) -> String {
-    format!("The user {addr} left ({} online)\n", users(online))
+    /// Whether it may be closed: it has all, the FIN too, and its own has come; or it is too late.
+    fn is_done(&self, sent: io::Result<()>, left: Duration) -> bool {
+        let finished = self.unsent.is_empty();
+        if finished {
+            let _ = self.conn.shutdown(Shutdown::Write);
+        }
+        sent.is_err() || finished && self.ended || left.is_zero()
+    }
 }
 
 fn users(online: usize) -> String {
     format!("{online} user{}", if online > 1 { "s" } else { "" })
-}
-
-/// A line as it may be shown; telnet's lines end with a carriage return as well.
-fn text_of(line: &[u8]) -> String {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    output::safe(line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 /// Whether a read or write has only to be tried again: being ready is a hint, not a promise.

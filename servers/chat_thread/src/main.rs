@@ -5,20 +5,20 @@
 //!
 //! terminal 1: `cargo run -q -p chat_thread`; 2: `cargo run -q -p chat_client -- localhost 3333`
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{mem, thread};
 
 use common::args::{Limits, ServerArgs};
 use common::{exit, output};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{debug, warn};
-use socket2::{SockRef, TcpKeepalive};
 
 /// Bytes of the longest line, without its newline.
 const LINE: usize = 64 * 1024;
@@ -28,10 +28,6 @@ const QUEUE: usize = 1024;
 const CONSOLE: usize = 16 * 1024;
 /// Connections at most, two threads each: near 20 000 threads the process is aborted (measured).
 const CONNECTIONS: usize = 4000;
-/// When to ask a silent client whether it is still there: it may have vanished without a FIN.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-/// For ever, to a person.
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long a client may take nothing of what is sent to it, or go on sending when it must go.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The last words to a client that must go.
@@ -40,26 +36,29 @@ const SILENT: &str = "Closed: nothing has moved for too long\n";
 
 type Text = Arc<str>;
 
-struct Chat {
-    room: Mutex<Room>,
-    limits: Limits,
-    buffer_size: usize,
-}
-
 fn main() -> ExitCode {
     let (args, limits) = ServerArgs::parse_chat(clap::command!());
-    exit::finish(serve(&args, limits))
+    exit::finish(serve(&args, &limits))
 }
 
-fn serve(args: &ServerArgs, limits: Limits) -> io::Result<()> {
+fn serve(args: &ServerArgs, limits: &Limits) -> io::Result<()> {
     let listener = args.listen(exit::farewell())?;
     output::print(format!("Chat Server started on port {}.\n", listener.local_addr()?.port()))?;
     let (console, texts) = bounded::<Text>(CONSOLE);
     Builder::new().spawn(move || texts.iter().all(|text| output::print(&*text).is_ok()))?;
-    let room = Mutex::new(Room { members: BTreeMap::new(), console });
-    let chat = Arc::new(Chat { room, limits, buffer_size: args.buffer });
+    let room = Arc::new(Mutex::new(Room { members: BTreeMap::new(), console }));
     for id in 0.. {
-        let entered = listener.accept().and_then(|(conn, peer)| enter(&chat, id, conn, peer));
+        let entered = listener.accept().and_then(|(conn, addr)| {
+            let full = lock(&room).members.len() >= limits.max_clients;
+            if full || Arc::strong_count(&room) > CONNECTIONS {
+                return turn_away(&conn);
+            }
+            let _ = conn.set_nodelay(true); // a line goes out at once, whether the last is ACKed or not
+            conn.set_read_timeout(limits.idle_timeout)?;
+            conn.set_write_timeout(Some(PATIENCE))?;
+            let (room, conn, moved) = (room.clone(), Arc::new(conn), AtomicBool::new(false));
+            Client { room, id, addr, conn, moved }.enter(args.buffer)
+        });
         if let Err(error) = entered {
             // Out of descriptors or threads, say: the next may fare no better, so do not spin on it.
             warn!("accept: {error}");
@@ -69,101 +68,92 @@ fn serve(args: &ServerArgs, limits: Limits) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets a newcomer in, in the order of their coming, and gives it a thread.
-fn enter(chat: &Arc<Chat>, id: u64, conn: TcpStream, peer: SocketAddr) -> io::Result<()> {
-    let online = chat.room().members.len();
-    if online >= chat.limits.max_clients || Arc::strong_count(chat) > CONNECTIONS {
-        conn.set_nonblocking(true)?; // it may not keep the others waiting
-        let _ = (&conn).write(b"Refused: the chat is full\n");
-        let _ = conn.shutdown(Shutdown::Write);
-        let _ = (&conn).read(&mut [0; LINE]); // closing with unread input would send an RST
-        return Ok(());
-    }
-    let _ = conn.set_write_timeout(Some(PATIENCE));
-    let _ = conn.set_nodelay(true); // a line goes out at once, not after the ACK of the one before
-    let _ = SockRef::from(&conn).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
-    // An IPv4 client of a socket for both families goes by its IPv4 address.
-    let addr = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let (conn, (queue, texts)) = (Arc::new(conn), bounded(QUEUE));
-    chat.room().join(id, Member { addr, conn: conn.clone(), queue });
-    let of_all = chat.clone();
-    let spawned = Builder::new().spawn(move || of_all.attend(id, addr, &conn, &texts));
-    spawned.map(drop).inspect_err(|_| chat.room().leave(id, ""))
+/// Tells a newcomer that there is no room, without waiting for it.
+fn turn_away(mut conn: &TcpStream) -> io::Result<()> {
+    conn.set_nonblocking(true)?;
+    let _ = conn.write(b"Refused: the chat is full\n");
+    let _ = conn.shutdown(Shutdown::Write);
+    let _ = conn.read(&mut [0; LINE]); // closing with unread input would send an RST
+    Ok(())
 }
 
-impl Chat {
-    fn room(&self) -> MutexGuard<'_, Room> {
-        lock(&self.room)
+/// A client, as its two threads see it.
+struct Client {
+    room: Arc<Mutex<Room>>,
+    id: u64,
+    addr: SocketAddr,
+    conn: Arc<TcpStream>,
+    /// Whether something has been written since the last time-out of a read.
+    moved: AtomicBool,
+}
+
+impl Client {
+    /// Lets a newcomer in, in the order of their coming, and gives it a thread.
+    fn enter(self, buffer_size: usize) -> io::Result<()> {
+        let ((queue, texts), room, id) = (bounded(QUEUE), self.room.clone(), self.id);
+        lock(&room).join(id, Member { addr: self.addr, conn: self.conn.clone(), queue });
+        let spawned = Builder::new().spawn(move || self.attend(&texts, buffer_size));
+        spawned.map(drop).inspect_err(|_| lock(&room).leave(id, ""))
     }
 
-    /// Hears a client until it leaves; then it still gets all that was posted before.
-    fn attend(&self, id: u64, addr: SocketAddr, conn: &TcpStream, texts: &Receiver<Text>) {
-        let moved = Mutex::new(Instant::now()); // when something came from it or went to it last
+    /// Hears the client until it leaves; then it still gets all that was posted before.
+    fn attend(&self, texts: &Receiver<Text>, buffer_size: usize) -> io::Result<u64> {
         thread::scope(|scope| {
-            let writer = Builder::new().spawn_scoped(scope, || {
-                let written = write(conn, texts, &moved);
-                written.or_else(|_| conn.shutdown(Shutdown::Both)) // what is said is not heard, either
-            });
-            let end = writer.and_then(|_| self.hear(id, addr, conn, &moved));
-            debug!("{addr}: {end:?}");
-            self.room().leave(id, end.unwrap_or_default()); // nobody posts any more: the writer ends
+            let writer = Builder::new().spawn_scoped(scope, || self.write(texts));
+            let end = writer.and_then(|_| self.hear(buffer_size));
+            debug!("{}: {end:?}", self.addr);
+            lock(&self.room).leave(self.id, end.unwrap_or_default()); // the writer's last text
         });
-        let _ = conn.shutdown(Shutdown::Write); // sends a FIN
-        // Closing with unread input would send an RST and destroy what is on its way.
-        let _ = conn.set_read_timeout(Some(PATIENCE));
-        let _ = io::copy(&mut conn.take(1 << 24), &mut io::sink());
+        self.conn.shutdown(Shutdown::Write)?; // sends a FIN
+        // Closing with unread input would send an RST, which destroys what is on its way.
+        self.conn.set_read_timeout(Some(PATIENCE))?;
+        io::copy(&mut (&*self.conn).take(1 << 24), &mut io::sink())
     }
 
-    /// Hears a client to its FIN; returns the last words to it if it must go before.
-    fn hear(
-        &self,
-        id: u64,
-        addr: SocketAddr,
-        conn: &TcpStream,
-        moved: &Mutex<Instant>,
-    ) -> io::Result<&str> {
-        let idle = self.limits.idle_timeout.unwrap_or(YEAR);
-        let mut input = BufReader::with_capacity(self.buffer_size, conn);
+    /// Hears the client to its FIN; returns the last words to it if it must go before.
+    fn hear(&self, buffer_size: usize) -> io::Result<&'static str> {
+        let mut input = BufReader::with_capacity(buffer_size, &*self.conn);
         let (mut line, mut yours, mut others) = (Vec::new(), String::new(), String::new());
         loop {
-            let left = idle.saturating_sub(lock(moved).elapsed());
-            conn.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-            match input.by_ref().take((LINE + 1 - line.len()) as u64).read_until(b'\n', &mut line) {
+            let room = LINE + 1 - line.len();
+            match input.by_ref().take(room as u64).read_until(b'\n', &mut line) {
                 Err(error) if !is_timeout(&error) => return Err(error),
-                Err(_) if lock(moved).elapsed() >= idle => return Ok(SILENT),
-                Err(_) => continue,
-                Ok(_) => *lock(moved) = Instant::now(),
+                Err(_) if self.moved.swap(false, Relaxed) => continue,
+                Err(_) => return Ok(SILENT),
+                Ok(_) => {}
             }
-            let end = match line.ends_with(b"\n") {
-                true => None,
-                false if line.len() > LINE => Some(TOO_LONG),
-                false => Some(""), // the FIN
+            let end = match line.last() {
+                Some(b'\n') => None,
+                _ if line.len() > LINE => Some(TOO_LONG),
+                _ => Some(""), // the FIN
             };
             if !line.is_empty() && end != Some(TOO_LONG) {
-                let text = text_of(&line);
+                let text = output::safe_line(&mem::take(&mut line));
                 yours += &format!("[You] {text}\n");
-                others += &format!("[{addr}] {text}\n");
-                line.clear();
+                others += &format!("[{}] {text}\n", self.addr);
             }
-            if end.is_some() || !input.buffer().contains(&b'\n') || others.len() > LINE {
-                self.room().say(id, mem::take(&mut yours), mem::take(&mut others));
+            // Several lines that have come at once are one text, unless it gets too long.
+            let done = end.is_some() || !input.buffer().contains(&b'\n') || others.len() > LINE;
+            if done && !others.is_empty() {
+                lock(&self.room).post(mem::take(&mut others), (self.id, mem::take(&mut yours)));
             }
             if let Some(last) = end {
                 return Ok(last);
             }
         }
     }
-}
 
-/// Writes what comes out of the queue, several texts at once if they are there.
-fn write(mut conn: &TcpStream, texts: &Receiver<Text>, moved: &Mutex<Instant>) -> io::Result<()> {
-    for text in texts {
-        let mut data = text.to_string();
-        texts.try_iter().take(QUEUE).for_each(|text| data += &text);
-        conn.write_all(data.as_bytes())?; // if it fails, the thread that hears finds out as well
-        *lock(moved) = Instant::now();
+    /// Writes what comes out of the queue, several texts at once if they are there.
+    fn write(&self, texts: &Receiver<Text>) -> io::Result<()> {
+        for text in texts {
+            let mut data = text.to_string();
+            texts.try_iter().take(QUEUE).for_each(|text| data += &text);
+            let written = (&*self.conn).write_all(data.as_bytes());
+            written.or_else(|_| self.conn.shutdown(Shutdown::Both))?; // who does not hear is not heard
+            self.moved.store(true, Relaxed);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Who is online. All that happens goes through here, one thing after the other.
@@ -183,58 +173,34 @@ impl Room {
         let (addr, users) = (newcomer.addr, users(self.members.len() + 1));
         self.members.insert(id, newcomer);
         let connected = format!("Connected to the chat server ({users} online)\n");
-        self.say(id, connected, format!("New user {addr} entered ({users} online)\n"));
+        self.post(format!("New user {addr} entered ({users} online)\n"), (id, connected));
     }
 
-    /// Lets a client go, unless it was dropped before.
     fn leave(&mut self, id: u64, last: &str) {
         if let Some(Member { addr, queue, .. }) = self.members.remove(&id) {
             let _ = queue.try_send(last.into());
-            self.post(self.left(addr), None);
+            let users = users(self.members.len());
+            self.post(format!("The user {addr} left ({users} online)\n"), (id, String::new()));
         }
     }
 
-    fn left(&self, addr: SocketAddr) -> Text {
-        format!("The user {addr} left ({} online)\n", users(self.members.len())).into()
-    }
-
-    /// Posts what `id` does, as it and as the others see it, unless it was dropped before.
-    fn say(&mut self, id: u64, yours: String, others: String) {
-        if self.members.contains_key(&id) && !others.is_empty() {
-            self.post(others.into(), Some((id, yours.into())));
-        }
-    }
-
-    /// Posts a text to everybody, but `yours` to that one. It waits for nobody: whose queue is full is
-    /// dropped, and that is the next text.
-    fn post(&mut self, mut text: Text, mut yours: Option<(u64, Text)>) {
-        let mut slow = BTreeSet::new();
-        loop {
-            let _ = self.console.try_send(text.clone()); // full: the lines are not printed
-            for (id, member) in &self.members {
-                let text = yours.as_ref().filter(|(you, _)| you == id).map_or(&text, |(_, it)| it);
-                if member.queue.try_send(text.clone()).is_err() {
-                    slow.insert(*id);
-                }
+    /// Posts what `you` does, as you and as the others see it. It waits for nobody: the connection
+    /// of who has a full queue is shut down, so that its thread lets it leave.
+    fn post(&self, others: String, (you, yours): (u64, String)) {
+        let (others, yours) = (Text::from(others), Text::from(yours));
+        let _ = self.console.try_send(others.clone()); // full: the lines are not printed
+        for (id, member) in &self.members {
+            let text = if *id == you { &yours } else { &others };
+            if member.queue.try_send(text.clone()).is_err() {
+                debug!("{}: does not read", member.addr);
+                let _ = member.conn.shutdown(Shutdown::Both);
             }
-            let dropped = slow.pop_first().and_then(|id| self.members.remove(&id));
-            let Some(Member { addr, conn, .. }) = dropped else { return };
-            warn!("{addr} is dropped: it does not read");
-            let _ = SockRef::from(&*conn).set_linger(Some(Duration::ZERO)); // an RST, not a FIN in the end
-            let _ = conn.shutdown(Shutdown::Both); // wakes its threads
-            (text, yours) = (self.left(addr), None);
         }
     }
 }
 
 fn users(online: usize) -> String {
     format!("{online} user{}", if online > 1 { "s" } else { "" })
-}
-
-/// A line as it may be shown; telnet's lines end with a carriage return as well.
-fn text_of(line: &[u8]) -> String {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    output::safe(line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 fn is_timeout(error: &io::Error) -> bool {
