@@ -24,7 +24,7 @@ fn run(args: &[&str], input: &[u8]) -> Ended {
 fn bad_network(server: &Server) -> Server {
     const FAULTS: &str = "drop=30%,dup=10%,reorder=10%";
     let target = server.addr.to_string();
-    let faults = ["--udp", "--seed", "6", "--to-server", FAULTS, "--to-client", FAULTS];
+    let faults = ["--udp", "--seed", "5", "--to-server", FAULTS, "--to-client", FAULTS];
     Server::start(&program("tap"), [&["localhost:0", &*target][..], &faults].concat()).unwrap()
 }
 
@@ -56,20 +56,11 @@ fn the_lectures_client_waits_for_ever_there() {
     let network = bad_network(&server);
     let client = program("udp_upper_client");
     let addr = network.addr.to_string();
-    for n in 0..200 {
-        let mut process = Process::spawn(Command::new(&client).args([&*addr, "hello"])).unwrap();
-        let lost = |told: &[u8]| String::from_utf8_lossy(told).contains("5 bytes lost");
-        let ended = process.wait(Duration::from_millis(500));
-        if ended.is_some_and(|status| status.success()) {
-            assert_eq!(process.stdout.all(LIMIT), b"HELLO\n");
-            continue;
-        }
-        assert!(lost(&network.process.stdout.wait(LIMIT, lost)), "nothing was lost");
-        let waits = process.wait(Duration::from_secs(1)).is_none();
-        assert!(waits, "after {n} answers it ended: {:?}", process.stderr.all(LIMIT));
-        return;
-    }
-    panic!("200 of 200 answers came");
+    let mut process = Process::spawn(Command::new(&client).args([&*addr, "hello"])).unwrap();
+    let lost = |told: &[u8]| String::from_utf8_lossy(told).contains("5 bytes lost");
+    assert!(lost(&network.process.stdout.wait(LIMIT, lost)), "nothing was lost");
+    let ended = process.wait(Duration::from_secs(2)); // in vain
+    assert!(ended.is_none(), "{ended:?} {:?}", process.stderr.all(LIMIT));
 }
 
 #[test]

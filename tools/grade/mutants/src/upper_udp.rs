@@ -3,12 +3,11 @@
 
 use std::io::{self, Error, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::SIGINT;
-use signal_hook::low_level;
-use socket2::{Domain, Socket, Type};
+#[cfg(target_os = "linux")]
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// The things that can be wrong with a server; with `right` nothing is.
 pub const SERVERS: &[&str] = &[
@@ -74,8 +73,13 @@ fn serve(name: &str, addr: &str) -> io::Result<()> {
         addr.set_ip([127, 0, 0, 1].into());
     }
     on_interrupt(name)?;
-    let sock = open(addr)?;
+    let sock = UdpSocket::bind(addr)?;
     sock.set_nonblocking(name == "busy-waits")?;
+    #[cfg(target_os = "linux")] // Windows has it so without being asked
+    if name == "dies-of-a-dead-client" {
+        // From now on the answer to somebody who has gone makes the next call fail.
+        setsockopt(&sock, sockopt::Ipv4RecvErr, &true)?;
+    }
     let mut buffer = vec![0; if name == "lecture-buffer" { LECTURE_BUFFER } else { BUFFER }];
     let mut first = None;
     loop {
@@ -100,13 +104,6 @@ fn serve(name: &str, addr: &str) -> io::Result<()> {
             "answers-the-first-client" => {
                 sock.send_to(&message, first)?;
             }
-            "dies-of-a-dead-client" => {
-                // What a socket learns that is connected to its client.
-                let conn = open(sock.local_addr()?)?;
-                conn.connect(client)?;
-                conn.send(&message)?;
-                conn.take_error()?.map_or(Ok(()), Err)?;
-            }
             _ => {
                 sock.send_to(&message, client)?;
             }
@@ -114,24 +111,14 @@ fn serve(name: &str, addr: &str) -> io::Result<()> {
     }
 }
 
-/// A socket at `addr`, which others may share.
-fn open(addr: SocketAddr) -> io::Result<UdpSocket> {
-    let sock = Socket::new(Domain::for_address(addr), Type::DGRAM, None)?;
-    sock.set_reuse_address(true)?;
-    sock.bind(&addr.into())?;
-    Ok(sock.into())
-}
-
-#[expect(unsafe_code, reason = "a signal handler")]
 fn on_interrupt(name: &str) -> io::Result<()> {
     let (ignored, status) = (name == "ignores-interrupt", name == "interrupted-is-an-error");
     let end = move || {
         if !ignored {
-            low_level::exit(status.into());
+            process::exit(status.into());
         }
     };
-    // SAFETY: all that the handler does is _exit(2), which is async-signal-safe.
-    unsafe { low_level::register(SIGINT, end) }.map(|_| ())
+    ctrlc::set_handler(end).map_err(Error::other)
 }
 
 /// The client and what is wrong with it.
