@@ -342,7 +342,7 @@ fn long(trial: &mut Trial<'_>) -> Result<(), Stop> {
 
 fn answer_on(trial: &mut Trial<'_>, host: IpAddr, length: usize) -> Result<(), Stop> {
     let (server, run) = server(trial, host)?;
-    let run = Run { length, timeout: SHORT, ..run };
+    let run = Run { length, ..run };
     let talk = talk(trial, server, &run, |_, talk, moment| {
         if moment == Moment::Sent {
             talk.answer()?;
@@ -411,7 +411,6 @@ fn needs_a_second(talk: &Talk) -> Result<(), Stop> {
 
 fn duplicate(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let (server, run) = server(trial, V4)?;
-    let run = Run { timeout: SHORT, ..run };
     let talk = talk(trial, server, &run, |_, talk, moment| {
         if moment == Moment::Sent {
             talk.answer()?;

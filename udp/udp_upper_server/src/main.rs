@@ -16,6 +16,10 @@ use common::addr::HostPort;
 use common::{exit, net, output};
 use log::{debug, warn};
 
+/// How a receive ends that has only to be tried again. (Windows: `ConnectionReset`.)
+const PASSING: [ErrorKind; 3] =
+    [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset, ErrorKind::Interrupted];
+
 /// Answers every datagram in upper case
 #[derive(Parser)]
 #[command(version)]
@@ -49,9 +53,8 @@ fn serve(args: &Args) -> io::Result<()> {
                 }
                 answer(&sock, &mut buffer[..n.min(longest)], client);
             }
-            // What became of an answer: a client that has gone is no reason to stop (Windows).
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => debug!("{error}"),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // What became of an earlier answer, whose client has gone; or a signal.
+            Err(error) if PASSING.contains(&error.kind()) => debug!("receive: {error}"),
             Err(error) => {
                 warn!("receive: {error}");
                 thread::sleep(Duration::from_millis(100)); // do not spin on it
