@@ -106,7 +106,6 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "busy-waits", fails: &["silent"] },
     Mutant { name: "checks-the-host-only", fails: &["other-port", "dead-port"] },
     Mutant { name: "checks-the-port-only", fails: &["stranger", "dead-port"] },
-    Mutant { name: "drains-before-sending", fails: &["late", "truncated"] },
     Mutant { name: "ends-on-a-wrong-answer", fails: &["duplicate", "late"] },
     Mutant {
         name: "fails-in-spite",

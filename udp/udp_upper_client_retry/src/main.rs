@@ -21,7 +21,8 @@ use common::{exit, net, output};
 /// No datagram is longer: its length is a number of 16 bits.
 const LONGEST: usize = 65_535;
 
-/// How a receive ends that has only to be tried again: time is over (Windows: `TimedOut`), a signal.
+/// How a receive ends that has only to be tried again: its time is over (Windows: `TimedOut`), or a
+/// signal came.
 const PASSING: [ErrorKind; 3] =
     [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Interrupted];
 

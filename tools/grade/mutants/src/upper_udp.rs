@@ -33,7 +33,6 @@ pub const CLIENTS: &[&str] = &[
     "busy-waits",
     "checks-the-host-only",
     "checks-the-port-only",
-    "drains-before-sending",
     "ends-on-a-wrong-answer",
     "fails-in-spite",
     "ignores-a-dead-port",
@@ -197,11 +196,6 @@ impl<'a> Client<'a> {
             "retries-for-ever" => u32::MAX,
             _ => 4,
         };
-        if self.is("drains-before-sending") {
-            self.sock.set_nonblocking(true)?;
-            while self.sock.recv(&mut [0; 1]).is_ok() {}
-            self.sock.set_nonblocking(false)?;
-        }
         let wanted = sentence.to_ascii_uppercase();
         for attempt in 0..tries {
             match self.send(sentence) {
@@ -242,7 +236,7 @@ impl<'a> Client<'a> {
                 Err(error) => return Err(error),
             };
             let is_right = match self.name {
-                "takes-any-answer" | "drains-before-sending" => true,
+                "takes-any-answer" => true,
                 "takes-half-an-answer" => wanted.starts_with(answer),
                 _ => wanted == answer,
             };
