@@ -590,11 +590,10 @@ fn dead_port(trial: &mut Trial<'_>) -> Result<(), Stop> {
 }
 
 fn silent(trial: &mut Trial<'_>) -> Result<(), Stop> {
-    const TIMEOUT: Duration = Duration::from_millis(100);
     let (server, run) = server(trial, V4)?;
     let bound = if trial.takes(Placeholder::Timeout) { 2 * PATIENCE } else { 3 * PATIENCE };
     let started = Instant::now();
-    let run = Run { timeout: TIMEOUT, count: 1, ..run };
+    let run = Run { timeout: SHORT, count: 1, ..run };
     let endless = |seen: String| {
         let why = "The server never answers, and the program does not give up.";
         fail("E_UDP_NO_TIMEOUT", why, format!("it ends within {bound:?}"), seen)
@@ -604,7 +603,8 @@ fn silent(trial: &mut Trial<'_>) -> Result<(), Stop> {
             return Ok(false);
         }
         talk.server.received(talk.sentence());
-        if talk.tries == 1
+        // Twice: on a loaded machine a busy program may get no CPU for a while.
+        if matches!(talk.tries, 1 | 3)
             && let Some(seen) = trial.is_busy()
         {
             let why = "The program uses the CPU while there is nothing to do.";
