@@ -16,8 +16,8 @@ use nix::sys::signal::Signal;
 use crate::check::{Check, Mutant, Stop, Suite};
 use crate::hang::Transport;
 use crate::trial::{Trial, fail};
-use line::{Line, online, shown};
-use room::{Door, Ear, Participant, QUIET, Room, quoted};
+use line::{Line, online};
+use room::{Door, Participant, QUIET, Room, quoted};
 
 /// The suite for chats.
 pub static SUITE: Suite = Suite {
@@ -181,7 +181,7 @@ struct Script {
 impl Script {
     /// Compares with what was `seen`, as far as the transcript goes, or to the `end`.
     fn compare(&self, room: &mut Room<'_, '_>, seen: &[Vec<u8>], end: bool) -> Result<(), Stop> {
-        let mut seen = seen.iter().map(|line| shown(line));
+        let mut seen = seen.iter().map(Vec::as_slice);
         for (n, wanted) in self.lines.iter().enumerate() {
             let got = seen.next();
             if got != Some(wanted.as_bytes()) {
@@ -282,7 +282,7 @@ fn counts(trial: &mut Trial<'_>) -> Result<(), Stop> {
     const WAVE: usize = 25;
     let mut room = Room::open(trial)?;
     let observer = room.join()?;
-    let (mut ears, mut present) = (Vec::new(), Vec::new());
+    let (mut all_heard, mut present) = (Vec::new(), Vec::new());
     // 25 come; 25 more come while the first leave; those leave.
     for coming in [WAVE, WAVE, 0] {
         let mut moves: Vec<_> = present.drain(..).map(Move::Leave).collect();
@@ -290,24 +290,30 @@ fn counts(trial: &mut Trial<'_>) -> Result<(), Stop> {
         let door = &room.door;
         let moved = at_once(moves.into_iter().map(|each| {
             move || match each {
-                Move::Join => door.join().map(Some),
+                Move::Join => door.join().map(|newcomer| (Some(newcomer), None)),
                 Move::Leave(who) => {
+                    let heard = who.ear.lines(); // what comes on top of its exit does not count
                     who.leave();
-                    Ok(None)
+                    Ok((None, Some(heard)))
                 }
             }
         }))?;
-        for newcomer in moved {
-            present.extend(newcomer.map_err(|stop| room.blame(stop))?);
+        for moved in moved {
+            let (newcomer, heard) = moved.map_err(|stop| room.blame(stop))?;
+            present.extend(newcomer);
+            all_heard.extend(heard);
         }
-        ears.extend(present.iter().map(|newcomer: &Participant| newcomer.ear.clone()));
     }
-    add_up(&mut room, &observer, &ears)
+    add_up(&mut room, &observer, &all_heard)
 }
 
 /// Whether everybody was told the same, one step at a time.
-fn add_up(room: &mut Room<'_, '_>, observer: &Participant, ears: &[Ear]) -> Result<(), Stop> {
-    let notices = 2 * ears.len();
+fn add_up(
+    room: &mut Room<'_, '_>,
+    observer: &Participant,
+    all_heard: &[Vec<Vec<u8>>],
+) -> Result<(), Stop> {
+    let notices = 2 * all_heard.len();
     if !observer.ear.wait(|lines| lines.len() > notices) {
         let why = "Not everybody who came and left was told of.";
         let seen = format!("{} notices, the last: {}", observer.ear.count() - 1, observer.last());
@@ -320,9 +326,8 @@ fn add_up(room: &mut Room<'_, '_>, observer: &Participant, ears: &[Ear]) -> Resu
         return Err(room.failure("E_COUNT", "All have left but one.", online(1), seen));
     }
     let mut welcomes = Vec::new();
-    for ear in ears {
-        let lines = ear.lines();
-        steps(room, "a client", &lines)?;
+    for lines in all_heard {
+        steps(room, "a client", lines)?;
         welcomes.extend(lines.first().and_then(|line| match Line::of(line) {
             Line::Welcome(count) => Some(count),
             _ => None,
@@ -448,13 +453,13 @@ fn whole(room: &mut Room<'_, '_>, listener: &Participant, own: usize) -> Result<
     let mut next = [0; SPEAKERS];
     let mut names: HashMap<String, usize> = HashMap::new();
     for line in listener.ear.lines() {
-        let text = match Line::of(shown(&line)) {
+        let text = match Line::of(&line) {
             Line::Welcome(_) | Line::Entered(..) => continue,
             Line::You(text) | Line::Said(_, text) => text,
             _ => return Err(torn(room, &line)),
         };
         let who = text.get(..2).and_then(|who| who.parse().ok()).unwrap_or(SPEAKERS);
-        if who >= SPEAKERS || (who == own) != matches!(Line::of(shown(&line)), Line::You(_)) {
+        if who >= SPEAKERS || (who == own) != matches!(Line::of(&line), Line::You(_)) {
             return Err(torn(room, &line));
         }
         if let Line::Said(name, _) = Line::of(&line)
@@ -644,10 +649,10 @@ fn escape(trial: &mut Trial<'_>) -> Result<(), Stop> {
     shown_to.push(("the speaker", hostile.ear.lines()));
     shown_to.push(("the server's terminal", room.printed(4)));
     for (whose, lines) in shown_to {
-        let is_raw = |line: &&[u8]| {
+        let is_raw = |line: &&Vec<u8>| {
             String::from_utf8_lossy(line).chars().any(|c| c.is_control() && c != '\t')
         };
-        if let Some(line) = lines.iter().map(|line| shown(line)).find(is_raw) {
+        if let Some(line) = lines.iter().find(is_raw) {
             let why = format!("Control characters of a neighbour reach {whose}.");
             return Err(room.failure(
                 "E_ESCAPE",

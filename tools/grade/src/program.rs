@@ -214,7 +214,7 @@ fn list() -> String {
     for suite in SUITES {
         shown += &format!("{}\n", suite.name);
         for check in suite.checks {
-            shown += &format!("  {:<14}{:>2}  {}\n", check.id, check.points, check.meaning);
+            shown += &format!("  {:<17}{:>2}  {}\n", check.id, check.points, check.meaning);
         }
     }
     shown

@@ -64,7 +64,7 @@ fn line(checked: &Checked, style: &Style) -> String {
         Outcome::Inconclusive(why) => ("unclear", "33", why.clone()),
     };
     let word = paint(style, color, &format!("{word:<8}"));
-    format!("  {word}{:<14}{:>2}  {rest}\n", checked.check.id, checked.check.points)
+    format!("  {word}{:<17}{:>2}  {rest}\n", checked.check.id, checked.check.points)
 }
 
 fn paint(style: &Style, color: &str, text: &str) -> String {

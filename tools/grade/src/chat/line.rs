@@ -65,7 +65,7 @@ pub fn online(count: usize) -> String {
     format!("({count} user{} online)", if count < 2 { "" } else { "s" })
 }
 
-/// `bytes` without what a client moves the cursor with before `[You]`, to replace the typed line.
+/// `bytes` without what a client moves the cursor with before a line: it replaces what was typed.
 pub fn shown(bytes: &[u8]) -> &[u8] {
     let mut rest = bytes;
     loop {
@@ -76,11 +76,10 @@ pub fn shown(bytes: &[u8]) -> &[u8] {
                 let after = &after[after.iter().take_while(is_parameter).count()..];
                 match after {
                     [b'A' | b'F' | b'G' | b'J' | b'K', after @ ..] => after,
-                    _ => return bytes,
+                    _ => return rest,
                 }
             }
-            _ if rest.starts_with(b"[You] ") => return rest,
-            _ => return bytes,
+            _ => return rest,
         };
     }
 }
@@ -112,7 +111,7 @@ mod tests {
     #[test]
     fn a_replaced_line_is_what_is_to_be_seen() {
         assert_eq!(shown(b"\x1b[1A\x1b[K\r[You] x"), b"[You] x");
-        assert_eq!(shown(b"\x1b[1A[1] x"), b"\x1b[1A[1] x");
+        assert_eq!(shown(b"\x1b[31m[1] x"), b"\x1b[31m[1] x");
         assert_eq!(shown(b"[You] \x1b[K"), b"[You] \x1b[K");
     }
 }

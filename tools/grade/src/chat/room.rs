@@ -1,7 +1,9 @@
 //! A chat server under test, and who takes part: real clients, or the grader speaking lines.
 
-use std::io::{self, ErrorKind, PipeReader, Read, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::process::Stdio;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,6 +11,9 @@ use std::time::{Duration, Instant};
 use harness::{Output, Process};
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use socket2::{Domain, SockRef, Socket, Type};
 use wire::event::{Connection, Direction, Kind, Recorder};
 
@@ -71,6 +76,14 @@ struct Heard {
     over: bool,
 }
 
+impl Heard {
+    fn push(&mut self, mut line: Vec<u8>) {
+        let cursor = line.len() - shown(&line).len();
+        line.drain(..cursor);
+        self.lines.push(line);
+    }
+}
+
 impl<'t, 's> Room<'t, 's> {
     /// Starts the server and waits until it is open.
     ///
@@ -113,7 +126,7 @@ impl<'t, 's> Room<'t, 's> {
         let (mut next, mut found) = (from, None);
         who.ear.wait(|lines| {
             while found.is_none() && next < lines.len() {
-                found = wanted(Line::of(shown(&lines[next]))).then_some(next);
+                found = wanted(Line::of(&lines[next])).then_some(next);
                 next += 1;
             }
             found.is_some()
@@ -284,17 +297,12 @@ impl Door {
         let run = Run { server: self.server, count: 0, length: 0, timeout: START, json: false };
         let mut command = filled(&self.client, &run);
         let name = command.get_program().to_string_lossy().into_owned();
-        let (stdout, writer) = io::pipe()?;
-        let streams = || (std::process::Stdio::piped(), std::process::Stdio::piped());
-        let (stdin, stderr) = streams();
-        command.stdin(stdin).stdout(writer).stderr(stderr).env("RUST_BACKTRACE", "0");
-        let process = Process::start(command.env("PYTHONUNBUFFERED", "1"))
+        let (screen, stdout) = terminal()?;
+        command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
+        let process = Process::start(command.env("RUST_BACKTRACE", "0"))
             .map_err(|error| Stop::Inconclusive(format!("{name} cannot be started: {error}")))?;
-        drop(command); // it holds the writing end, too
-        Ok(Participant {
-            ear: Ear::listen::<PipeReader>(stdout)?,
-            body: Body::Client(Box::new(process)),
-        })
+        drop(command); // it holds the client's end of the terminal, too
+        Ok(Participant { ear: Ear::listen(screen)?, body: Body::Client(Box::new(process)) })
     }
 
     fn lines(&self, buffer: Option<usize>, reads: bool) -> Result<Participant, Stop> {
@@ -456,6 +464,23 @@ impl Drop for Participant {
     }
 }
 
+/// A terminal for a client to print on, as it is, and the end where it is read: on a pipe most
+/// languages would keep back what is printed, or print it in pieces that threads tear apart.
+fn terminal() -> io::Result<(File, File)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+    #[cfg(target_os = "linux")]
+    let flags = flags | OpenptFlags::CLOEXEC; // or the next client would hold it open
+    let screen = openpt(flags)?;
+    grantpt(&screen)?;
+    unlockpt(&screen)?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let stdout = open(ptsname(&screen, Vec::new())?, flags, Mode::empty())?;
+    let mut modes = tcgetattr(&stdout)?;
+    modes.make_raw(); // a newline remains a newline
+    tcsetattr(&stdout, OptionalActions::Now, &modes)?;
+    Ok((screen.into(), stdout.into()))
+}
+
 /// A socket whose bytes are recorded as they are read.
 struct Recorded {
     sock: Arc<TcpStream>,
@@ -519,7 +544,7 @@ impl Ear {
             for piece in pieces {
                 let mut line = std::mem::take(&mut heard.rest);
                 line.extend(piece);
-                heard.lines.push(line);
+                heard.push(line);
             }
             heard.rest.extend(last);
         }
@@ -530,7 +555,7 @@ impl Ear {
         let mut heard = self.lock();
         let rest = std::mem::take(&mut heard.rest);
         if !rest.is_empty() {
-            heard.lines.push(rest);
+            heard.push(rest);
         }
         heard.over = true;
         self.0.1.notify_all();
