@@ -31,6 +31,95 @@ if how != 'wrong':
         sys.exit('too much')
 ";
 
+/// A student's chat server with a wire format of its own: a length, then that many bytes. It is right,
+/// unless it is told to keep to itself who leaves.
+const CHAT_SERVER: &str = "
+import queue, socket, struct, sys, threading
+host, port, how = sys.argv[1:]
+lock, users = threading.Lock(), {}
+def online():
+    return '(%d user%s online)' % (len(users), '' if len(users) < 2 else 's')
+def tell(text, but=None):
+    print(''.join(c if c.isprintable() else '?' for c in text))
+    for name in [name for name in users if name != but]:
+        put(name, text)
+def put(name, text):
+    try:
+        if name in users:
+            users[name][0].put_nowait(text.encode())
+    except queue.Full:
+        leave(name)
+def leave(name):
+    if name in users:
+        waiting, conn = users.pop(name)
+        conn.shutdown(socket.SHUT_RDWR)
+        if how != 'wrong':
+            tell('The user %s left %s' % (name, online()))
+def write(conn, waiting):
+    try:
+        while True:
+            data = waiting.get()
+            conn.sendall(struct.pack('!I', len(data)) + data)
+    except OSError:
+        pass
+def serve(conn, name):
+    waiting = queue.Queue(500)
+    with lock:
+        users[name] = waiting, conn
+        put(name, 'Connected to the chat server ' + online())
+        tell('New user %s entered %s' % (name, online()), name)
+    threading.Thread(target=write, args=(conn, waiting), daemon=True).start()
+    file = conn.makefile('rb')
+    try:
+        while head := file.read(4):
+            text = file.read(*struct.unpack('!I', head)).decode()
+            with lock:
+                tell('[%s] %s' % (name, text), name)
+                put(name, '[You] ' + text)
+    except (OSError, struct.error):
+        pass
+    with lock:
+        try:
+            leave(name)
+        except OSError:
+            tell('The user %s left %s' % (name, online()))
+listener = socket.create_server((host, int(port)), backlog=100)
+print('Chat Server started on port %s.' % port)
+try:
+    while True:
+        conn, addr = listener.accept()
+        threading.Thread(target=serve, args=(conn, '%s:%d' % addr), daemon=True).start()
+except KeyboardInterrupt:
+    print('\\nexit')
+";
+
+/// The client that belongs to it. It does not flush what it prints.
+const CHAT_CLIENT: &str = "
+import os, socket, struct, sys, threading
+sock = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+def receive():
+    file = sock.makefile('rb')
+    try:
+        while head := file.read(4):
+            text = file.read(*struct.unpack('!I', head)).decode()
+            print(''.join(c if c.isprintable() else '?' for c in text))
+    except OSError:
+        pass
+    print('The server has ended.')
+    os._exit(1)
+threading.Thread(target=receive, daemon=True).start()
+try:
+    for line in sys.stdin.buffer:
+        data = line.rstrip(b'\\r\\n').decode(errors='replace').encode()
+        if len(data) > 65536:
+            print('That line is too long.')
+        else:
+            sock.sendall(struct.pack('!I', len(data)) + data)
+    threading.Event().wait()
+except KeyboardInterrupt:
+    print('\\nexit')
+";
+
 fn grade(args: &[&str]) -> Ended {
     harness::run(Command::new(env!("CARGO_BIN_EXE_grade")).args(args), b"").unwrap()
 }
@@ -63,6 +152,31 @@ fn a_students_program_in_another_language_is_graded() {
     assert_eq!(wrong.code, Some(1));
 }
 
+/// The outcomes of `checks` of the chat, its server called with `how`; and the codes of failures.
+fn chat(how: &str, checks: &str) -> Vec<(String, Option<String>)> {
+    let server = format!("python3 -c \"{CHAT_SERVER}\" {{host}} {{port}} {how}");
+    let client = format!("python3 -c \"{CHAT_CLIENT}\" {{host}} {{port}}");
+    let options = ["--json", "--suite", "chat", "--only", checks];
+    let ended = grade(&[&options[..], &["--server", &server, "--client", &client]].concat());
+    let results: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let outcome = |check: &Value| (text(&check["outcome"]).unwrap(), text(&check["code"]));
+    results["programs"][0]["checks"].as_array().unwrap().iter().map(outcome).collect()
+}
+
+#[test]
+fn a_chat_with_a_wire_format_of_its_own_is_graded() {
+    if !has("python3") {
+        return;
+    }
+    let checks = "transcript,framing,interrupt-server,interrupt-client,server-ends";
+    let passed = ("passed".to_owned(), None);
+    assert_eq!(chat("right", checks), vec![passed.clone(); 5]);
+    let failed = |code: &str| ("failed".to_owned(), Some(code.to_owned()));
+    let outcomes = [failed("E_TRANSCRIPT"), passed, failed("E_NOTICE")];
+    assert_eq!(chat("wrong", "transcript,framing,interrupt-client"), outcomes);
+}
+
 #[test]
 fn a_failure_is_told_with_code_hint_and_both_ladders() {
     let ended = grade(&["--only", "late-tail", "client_wrong", "client_shutdown"]);
@@ -86,6 +200,8 @@ fn what_cannot_be_graded_is_told_in_one_line() {
         (&["no_such_program"], 2, "no program called no_such_program has a suite"),
         (&["--only", "eecho", "client_wrong"], 2, "no check is called eecho"),
         (&["--suite", "ecco", "--", "true", "{addr}"], 2, "no suite ecco; there are: echo-client"),
+        (&["--suite", "chat", "--server", "true {addr}", "--client", "true"], 2, "needs {addr}"),
+        (&["--suite", "chat", "--server", "true '{addr}"], 2, "a quote is left open"),
         (&["--suite", "echo-client", "--", "true"], 2, "COMMAND needs {addr}"),
         (&["--suite", "echo-client"], 2, "required"),
         (&["client_wrong", "--", "true"], 2, "cannot be used with"),

@@ -1,5 +1,7 @@
 //! What a line of a chat says.
 
+use std::net::IpAddr;
+
 /// One line, as the course's transcripts have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'l> {
@@ -54,10 +56,11 @@ impl<'l> Line<'l> {
     }
 }
 
+/// Whether `name` is `IP:PORT`, brackets or not around an IPv6 address.
 fn is_address(name: &str) -> bool {
     let (host, port) = name.rsplit_once(':').unwrap_or_default();
-    let is_host = |c: char| c.is_ascii_hexdigit() || "[]:.".contains(c);
-    !host.is_empty() && host.chars().all(is_host) && port.parse::<u16>().is_ok()
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().is_ok() && port.parse::<u16>().is_ok()
 }
 
 /// `N users online`, as the transcripts have it: `user` for 0 and 1.

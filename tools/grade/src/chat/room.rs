@@ -282,7 +282,7 @@ impl Door {
 
     fn welcomed(newcomer: Participant) -> Result<Participant, Stop> {
         let welcome = |line: &Vec<u8>| matches!(Line::of(line), Line::Welcome(_) | Line::Other);
-        match newcomer.ear.wait(|lines| lines.iter().any(welcome)) {
+        match newcomer.ear.wait_within(START, |lines| lines.iter().any(welcome)) {
             true => Ok(newcomer),
             false => Err(fail(
                 "E_NOTICE",
@@ -567,14 +567,19 @@ impl Ear {
 
     /// Waits until `found` holds for the lines so far; whether it does. Not so when the stream is
     /// over, or nothing comes for [`QUIET`].
-    pub fn wait(&self, mut found: impl FnMut(&[Vec<u8>]) -> bool) -> bool {
+    pub fn wait(&self, found: impl FnMut(&[Vec<u8>]) -> bool) -> bool {
+        self.wait_within(QUIET, found)
+    }
+
+    /// As [`Ear::wait`], for what may be `quiet` for a longer time: a program that starts.
+    fn wait_within(&self, quiet: Duration, mut found: impl FnMut(&[Vec<u8>]) -> bool) -> bool {
         let mut heard = self.lock();
         let (started, mut since, mut bytes) = (Instant::now(), Instant::now(), heard.bytes);
         while !found(&heard.lines) {
             if heard.bytes != bytes {
                 (since, bytes) = (Instant::now(), heard.bytes);
             }
-            let left = QUIET.saturating_sub(since.elapsed());
+            let left = quiet.saturating_sub(since.elapsed());
             if heard.over || left.is_zero() || started.elapsed() > ENDLESS {
                 return false;
             }
