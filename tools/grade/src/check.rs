@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wire::event::{Event, Recorder};
 
+use crate::facts::Architecture;
 use crate::subject::{Placeholder, Subject};
 use crate::trial::Trial;
 
@@ -28,9 +30,11 @@ pub struct Suite {
 }
 
 /// The suites there are.
-pub const SUITES: [&Suite; 4] = [
+pub const SUITES: [&Suite; 6] = [
     &crate::echo_client::SUITE,
+    &crate::echo_server::SUITE,
     &crate::chat::SUITE,
+    &crate::upper_tcp::SUITE,
     &crate::udp_server::SUITE,
     &crate::udp_client::SUITE,
 ];
@@ -150,6 +154,25 @@ const HINTS: &[(&str, &str)] = &[
     ("E_UDP_CUT_UNNOTICED", "compare the answer with what was asked (labs.md 5.4)"),
     ("E_UDP_DEAD_PORT", "connect the socket: then its calls fail where nobody is (labs.md 5.5)"),
     ("E_UDP_STRANGER", "connect the socket, or compare the sender's address (labs.md 5.6)"),
+    ("E_NO_ANSWER", "answer what has arrived, and do not wait for more (labs.md 1.4)"),
+    ("E_WRONG_ANSWER", "handle bytes: count them, write all of them, change none (labs.md 1.11)"),
+    ("E_CLOSED_EARLY", "read to the client's FIN, answer everything, then close (labs.md 2.2)"),
+    ("E_NOT_CLOSED", "close the connection when the end of file is read (labs.md 1.4)"),
+    ("E_SERVER_ENDED", "drop the client whose call failed, and serve on (labs.md 3.5)"),
+    ("E_ONE_AT_A_TIME", "serve each client by a thread, a process, a selector (labs.md 3.1)"),
+    ("E_TOO_FEW", "do not bind a worker to a client for as long as it stays (labs.md 3.3)"),
+    ("E_STARVED", "write to a client only what its socket takes now (labs.md 3.4)"),
+    ("E_UNBOUNDED", "do not read from a client that does not read (labs.md 3.5)"),
+    ("E_LOST_CLIENT", "out of descriptors, let newcomers wait or close them (labs.md 3.5)"),
+    ("E_BUSY_ACCEPT", "pause when accept fails, or keep a descriptor in reserve (labs.md 3.5)"),
+    ("E_LEAKED_DESCRIPTOR", "close every copy of a connection's socket (labs.md 3.2)"),
+    ("E_LEAKED_THREAD", "let a thread end when its client has gone (labs.md 3.1)"),
+    ("E_ZOMBIE", "wait for children that have ended, on SIGCHLD (labs.md 3.2)"),
+    ("E_LEAKED_MEMORY", "forget a client that has gone (labs.md 3.1)"),
+    ("E_IGNORES_SIGNAL", "end on SIGINT and on SIGTERM (labs.md 3.1)"),
+    ("E_SIGNAL_STATUS", "handle SIGINT and SIGTERM: to end is what was asked for (labs.md 3.1)"),
+    ("E_CHILD_SERVES_ON", "end the children as well (labs.md 3.2)"),
+    ("E_NO_REUSEADDR", "set SO_REUSEADDR before bind (labs.md 3.1)"),
 ];
 
 impl Failure {
@@ -180,6 +203,8 @@ pub struct Checked {
     pub outcome: Outcome,
     /// What crossed the wire.
     pub events: Vec<Event>,
+    /// How the program serves several clients, if this check shows it.
+    pub architecture: Option<Architecture>,
     /// How long it took.
     pub took: Duration,
 }
@@ -203,6 +228,11 @@ impl Graded {
         self.checked.iter().filter(failed).map(|checked| checked.check.id).collect()
     }
 
+    /// How it serves several clients, if that was seen: to be known, not judged.
+    pub fn architecture(&self) -> Option<&Architecture> {
+        self.checked.iter().find_map(|checked| checked.architecture.as_ref())
+    }
+
     /// Points reached, and points that could be reached: what was skipped does not count.
     pub fn points(&self) -> (u32, u32) {
         let sum = |counts: fn(&Outcome) -> bool| -> u32 {
@@ -224,6 +254,7 @@ pub fn grade(
     wanted: &[String],
     progress: impl Fn(usize, usize) + Sync,
 ) -> Vec<Graded> {
+    raise_limit();
     let is_wanted = |check: &&Check| wanted.is_empty() || wanted.iter().any(|id| id == check.id);
     let jobs: Vec<_> = subjects
         .iter()
@@ -265,19 +296,30 @@ pub fn grade(
     graded
 }
 
+/// Lets this process have as many descriptors as the system allows it: it is 1000 clients at once,
+/// for several servers.
+fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }); // or as it is
+}
+
 fn make(check: &'static Check, subject: &Subject) -> Checked {
     let started = Instant::now();
     let recorder = Recorder::new();
     let missing = check.needs.iter().find(|placeholder| !subject.takes(**placeholder));
+    let mut trial = Trial::new(subject, recorder.clone());
     let result = match missing {
         Some(placeholder) => Err(Stop::Skipped(placeholder.missing().to_owned())),
-        None => (check.run)(&mut Trial::new(subject, recorder.clone())),
+        None => (check.run)(&mut trial),
     };
+    let architecture = trial.architecture.take();
+    drop(trial); // ends the program, which may hold much
     let outcome = match result {
         Ok(()) => Outcome::Passed,
         Err(Stop::Failed(failure)) => Outcome::Failed(failure),
         Err(Stop::Skipped(why)) => Outcome::Skipped(why),
         Err(Stop::Inconclusive(why)) => Outcome::Inconclusive(why),
     };
-    Checked { check, outcome, events: recorder.events(), took: started.elapsed() }
+    let (events, took) = (recorder.events(), started.elapsed());
+    Checked { check, outcome, events, architecture, took }
 }

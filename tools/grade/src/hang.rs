@@ -1,8 +1,8 @@
 //! Who waits for what: a hang explained from Linux's `/proc` (proc(5)); elsewhere nothing is known.
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -49,6 +49,17 @@ const CALLS: &[(u32, &str)] = &[
     (260, "wait4"),
 ];
 
+/// The system call that each thread of process `pid` waits in, as far as it is known here.
+pub fn calls(pid: u32) -> Vec<&'static str> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let numbers = tasks.filter_map(|task| {
+        let call = fs::read_to_string(task.path().join("syscall")).ok()?;
+        call.split(' ').next()?.parse::<u32>().ok()
+    });
+    let name = |number| CALLS.iter().find(|(each, _)| *each == number).map(|(_, name)| *name);
+    numbers.filter_map(name).collect()
+}
+
 /// What each thread of process `pid` does, in words.
 pub fn doing(pid: u32) -> Option<String> {
     let mut threads = Vec::new();
@@ -65,10 +76,17 @@ pub fn doing(pid: u32) -> Option<String> {
         });
     }
     threads.sort();
+    let alike = |alike: &[String]| match alike {
+        [one] => format!("one {one}"),
+        _ => format!("{} times one {}", alike.len(), alike[0]),
+    };
     match &threads[..] {
         [] => None,
         [one] => Some(format!("the program {one}")),
-        _ => Some(format!("of the program's threads, one {}", threads.join(", one "))),
+        _ => {
+            let all: Vec<_> = threads.chunk_by(|a, b| a == b).map(alike).collect();
+            Some(format!("of the program's threads, {}", all.join(", ")))
+        }
     }
 }
 
@@ -85,6 +103,17 @@ pub fn busy_time(group: u32) -> Option<Duration> {
         }
     }
     Some(Duration::from_nanos(total))
+}
+
+/// Whether a thread of process group `group` runs, or would if a CPU were free.
+pub fn is_running(group: u32) -> bool {
+    let processes = processes(group).unwrap_or_default();
+    let folders = processes.into_iter().map(|pid| format!("/proc/{pid}/task"));
+    let mut tasks = folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    tasks.any(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" R"))
+    })
 }
 
 /// The processes of process group `group`, zombies too: a program and its children.
@@ -148,19 +177,36 @@ pub fn is_open(port: u16, transport: Transport) -> io::Result<bool> {
         Transport::Tcp => (["/proc/net/tcp", "/proc/net/tcp6"], "0A"),
         Transport::Udp => (["/proc/net/udp", "/proc/net/udp6"], "07"),
     };
-    let port = format!(":{port:04X}");
-    let is_it = |line: &str| {
-        let mut fields = line.split_whitespace().skip(1);
-        fields.next().is_some_and(|own| own.ends_with(&port)) && fields.nth(1) == Some(state)
-    };
     for table in tables {
-        match fs::read_to_string(table) {
-            Ok(table) if table.lines().any(is_it) => return Ok(true),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {} // no IPv6 on this machine
+        let table = match File::open(table) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // no IPv6 here
+            file => BufReader::new(file?),
+        };
+        for line in table.lines().skip(1) {
+            match own(&line?) {
+                Some((found, at)) if at == state && found == port => return Ok(true),
+                Some((_, at)) if at == state => {}
+                // Who listens comes first, and thousands of connections may follow.
+                _ if transport == Transport::Tcp => break,
+                _ => {}
+            }
         }
     }
     Ok(false)
+}
+
+/// How many connections of `port` of this machine are in TIME_WAIT there.
+pub fn in_time_wait(port: u16) -> usize {
+    let table = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
+    let table: String = table.into_iter().flatten().collect();
+    table.lines().filter(|line| own(line).is_some_and(|own| own == (port, "06"))).count()
+}
+
+/// The own port and the state of a socket in `/proc/net/tcp` and its like.
+fn own(line: &str) -> Option<(u16, &str)> {
+    let mut fields = line.split_whitespace().skip(1);
+    let (_, port) = fields.next()?.rsplit_once(':')?;
+    Some((u16::from_str_radix(port, 16).ok()?, fields.nth(1)?))
 }
 
 /// The send and the receive queue of the socket with these ports, from `/proc/net/tcp`.
@@ -215,6 +261,9 @@ mod tests {
             doing(process.pid).filter(|doing| doing.contains("waits"))
         });
         assert_eq!(waits.as_deref(), Some("the program waits in read"));
+        assert!(
+            !is_running(process.pid) && is_running(rustix::process::getpgrp().as_raw_pid() as u32)
+        );
         assert!(busy_time(process.pid).unwrap() < Duration::from_secs(1));
         assert_eq!(processes(process.pid).unwrap(), [process.pid]);
         drop(process.stdin.take());

@@ -7,7 +7,10 @@
 
 pub mod chat;
 pub mod check;
+pub mod client;
 pub mod echo_client;
+pub mod echo_server;
+pub mod facts;
 pub mod hang;
 pub mod mutants;
 pub mod peer;
@@ -16,4 +19,5 @@ pub mod subject;
 pub mod trial;
 pub mod udp_client;
 pub mod udp_server;
+pub mod upper_tcp;
 pub mod workspace;

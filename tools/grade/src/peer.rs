@@ -133,10 +133,22 @@ impl Peer {
 
     /// Waits until the socket is ready as `wanted` says, at most `within`; whether it is.
     fn ready(&self, wanted: PollFlags, within: Duration) -> io::Result<bool> {
+        Ok(!self.wait(wanted, within)?.is_empty())
+    }
+
+    /// Waits until the socket is ready for any of what is `wanted`, at most `within`; for what it
+    /// is. An RST is found by any call.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn wait(&self, wanted: PollFlags, within: Duration) -> io::Result<PollFlags> {
         let timeout = Timespec::try_from(within).map_err(io::Error::other)?;
-        match poll(&mut [PollFd::new(&self.sock, wanted)], Some(&timeout)) {
-            Ok(ready) => Ok(ready > 0),
-            Err(Errno::INTR) => Ok(true), // the call that follows tells
+        let mut fds = [PollFd::new(&self.sock, wanted)];
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(0) => Ok(PollFlags::empty()),
+            Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => Ok(wanted),
+            Ok(_) => Ok(fds[0].revents()),
+            Err(Errno::INTR) => Ok(wanted), // the call that follows tells
             Err(error) => Err(error.into()),
         }
     }

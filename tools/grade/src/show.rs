@@ -15,6 +15,9 @@ pub fn text(graded: &[Graded], style: &Style) -> String {
         for checked in &program.checked {
             shown += &line(checked, style);
         }
+        if let Some(architecture) = program.architecture() {
+            shown += &format!("  Seen in /proc: {architecture}.\n");
+        }
         shown += &program.remark.as_ref().map_or(String::new(), |remark| format!("  {remark}\n"));
         shown.push('\n');
     }
@@ -111,6 +114,7 @@ pub fn json(graded: &[Graded]) -> Value {
                 "suite": program.suite.name,
                 "points": points,
                 "of": of,
+                "architecture": program.architecture().map(|architecture| architecture.name),
                 "checks": checks,
             })
         })

@@ -4,17 +4,19 @@ pub mod udp;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::Process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use socket2::{Domain, SockRef, Socket, Type};
 use wire::event::{Connection, Direction, Kind, Recorder};
 
 use crate::check::{Failure, Stop};
+use crate::facts::{self, Architecture, Facts};
 use crate::hang::{self, Transport};
 use crate::peer::{Incoming, Peer};
 use crate::subject::{self, Placeholder, Run, Subject};
@@ -34,6 +36,9 @@ pub struct Trial<'s> {
     recorder: Recorder,
     process: Option<Process>,
     waited: String,
+    descriptors: Option<usize>,
+    /// How the program serves several clients, once it was seen doing it.
+    pub architecture: Option<Architecture>,
 }
 
 /// How a program ended.
@@ -49,7 +54,8 @@ pub struct Ended {
 impl<'s> Trial<'s> {
     /// A trial of `subject` that has not begun.
     pub fn new(subject: &'s Subject, recorder: Recorder) -> Self {
-        Trial { subject, recorder, process: None, waited: String::new() }
+        let (waited, descriptors, architecture) = (String::new(), None, None);
+        Trial { subject, recorder, process: None, waited, descriptors, architecture }
     }
 
     /// A listening socket on a free port of `host`, with receive buffers of `buffer` bytes, or as
@@ -76,6 +82,11 @@ impl<'s> Trial<'s> {
         Ok((socket, addr))
     }
 
+    /// Lets the program have no more than so many descriptors, from its next start on.
+    pub fn limit_descriptors(&mut self, descriptors: usize) {
+        self.descriptors = Some(descriptors);
+    }
+
     /// Starts the program; an earlier run of it is over.
     ///
     /// # Errors
@@ -84,6 +95,12 @@ impl<'s> Trial<'s> {
         self.process = None;
         let mut command = self.subject.command(run);
         let program = command.get_program().to_string_lossy().into_owned();
+        if let Some(descriptors) = self.descriptors {
+            let limited = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &limited]).arg(command.get_program()).args(command.get_args());
+            command = shell;
+        }
         command.env("RUST_BACKTRACE", "0").env("PYTHONUNBUFFERED", "1"); // its lines are awaited
         let mut process = Process::spawn(&mut command)
             .map_err(|error| Stop::Inconclusive(format!("{program} cannot be started: {error}")))?;
@@ -102,8 +119,17 @@ impl<'s> Trial<'s> {
     /// # Errors
     /// It cannot be started, or never opens the port.
     pub fn serve(&mut self, host: IpAddr, transport: Transport) -> Result<SocketAddr, Stop> {
-        let server = SocketAddr::new(host, free_port(host)?);
-        self.serve_at(server, transport).map(|()| server)
+        /// Another grader on this machine may take the port just before the server does.
+        const TRIES: usize = 3;
+        let mut tries = 0;
+        loop {
+            let server = SocketAddr::new(host, free_port(host)?);
+            tries += 1;
+            match self.serve_at(server, transport) {
+                Err(_) if tries < TRIES && !is_free(server)? => {}
+                result => return result.map(|()| server),
+            }
+        }
     }
 
     /// As [`Trial::serve`], at an address that was used before.
@@ -133,10 +159,50 @@ impl<'s> Trial<'s> {
     /// # Errors
     /// There is no connection.
     pub fn connect(&self, server: SocketAddr, buffer: Option<usize>) -> Result<Peer, Stop> {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, TimedOut};
         Peer::connect(server, buffer, START, self.recorder.connection()).map_err(|error| {
+            if !matches!(error.kind(), ConnectionRefused | ConnectionReset | TimedOut) {
+                return error.into(); // out of descriptors, say
+            }
             let why = "The server does not take a connection.";
             fail("E_NOT_LISTENING", why, format!("{server} accepts"), error.to_string())
         })
+    }
+
+    /// How the program ended, if it has, or does so within `within`.
+    pub fn has_ended(&mut self, within: Duration) -> Option<Ended> {
+        self.process.as_mut()?.wait(within)?;
+        self.end(within).ok()
+    }
+
+    /// Sends `signal` to the program as `kill PID` does, or with its children, as Ctrl+C does.
+    ///
+    /// # Errors
+    /// The program was never started.
+    pub fn signal(&mut self, signal: Signal, with_children: bool) -> Result<(), Stop> {
+        let pid = Pid::from_raw(self.process()?.pid.cast_signed());
+        let pid = pid.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+        let send = if with_children { kill_process_group } else { kill_process };
+        send(pid, signal).map_err(io::Error::from)?;
+        Ok(())
+    }
+
+    /// Kills the program with its children, so that it cannot set anything in order before.
+    ///
+    /// # Errors
+    /// The program was never started.
+    pub fn kill(&mut self) -> Result<(), Stop> {
+        for member in facts::family(self.process()?.pid) {
+            let pid = Pid::from_raw(member.pid.cast_signed());
+            let _ = pid.map(|pid| kill_process(pid, Signal::KILL)); // gone already: so be it
+        }
+        self.process()?.wait(PATIENCE);
+        Ok(())
+    }
+
+    /// What the program holds, its children included, where the system tells.
+    pub fn facts(&self) -> Option<Facts> {
+        Facts::of(self.process.as_ref()?.pid)
     }
 
     /// The process of the program, once it was started.
@@ -247,12 +313,17 @@ impl<'s> Trial<'s> {
             let before = hang::busy_time(pid)?;
             thread::sleep(WINDOW);
             let busy = hang::busy_time(pid)?.saturating_sub(before);
-            if busy < WINDOW / 2 {
+            if busy < WINDOW / 2 && !self.is_running() {
                 return None;
             }
             seen = Some(format!("busy for {busy:.0?} in {WINDOW:?} of silence"));
         }
         seen
+    }
+
+    /// Whether the program has something to do, where the system tells: its silence says nothing then.
+    pub fn is_running(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| hang::is_running(process.pid))
     }
 
     /// What the program and `peer` wait for, where the system tells.
@@ -314,12 +385,18 @@ fn free_port(host: IpAddr) -> io::Result<u16> {
     for _ in FIRST..LAST {
         let n = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 97;
         let port = (FIRST + n % (LAST - FIRST)) as u16;
-        let is_free = TcpListener::bind((host, port)).is_ok();
-        if is_free && UdpSocket::bind((host, port)).is_ok() {
+        if is_free((host, port).into())? && UdpSocket::bind((host, port)).is_ok() {
             return Ok(port);
         }
     }
     Err(io::ErrorKind::AddrInUse.into())
+}
+
+/// Whether nobody uses `addr`, nor has lately: a server that does not set SO_REUSEADDR needs a port
+/// without a past.
+fn is_free(addr: SocketAddr) -> io::Result<bool> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    Ok(socket.bind(&addr.into()).is_ok())
 }
 
 /// A failure.

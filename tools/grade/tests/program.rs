@@ -199,7 +199,11 @@ fn what_cannot_be_graded_is_told_in_one_line() {
         (&[][..], 2, "name a PACKAGE, or --suite S -- COMMAND"),
         (&["no_such_program"], 2, "no program called no_such_program has a suite"),
         (&["--only", "eecho", "client_wrong"], 2, "no check is called eecho"),
-        (&["--suite", "ecco", "--", "true", "{addr}"], 2, "no suite ecco; there are: echo-client"),
+        (
+            &["--suite", "ecco", "--", "true", "{addr}"],
+            2,
+            "no suite ecco; there are: echo-client, echo-server, chat, upper-tcp, upper-udp-server",
+        ),
         (&["--suite", "chat", "--server", "true {addr}", "--client", "true"], 2, "needs {addr}"),
         (&["--suite", "chat", "--server", "true '{addr}"], 2, "a quote is left open"),
         (&["--suite", "echo-client", "--", "true"], 2, "COMMAND needs {addr}"),

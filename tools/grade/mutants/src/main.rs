@@ -2,6 +2,10 @@
 
 mod chat;
 mod echo_client;
+#[cfg(unix)]
+mod echo_server;
+#[cfg(unix)]
+mod upper_tcp;
 mod upper_udp;
 
 use std::env::args;
@@ -10,18 +14,17 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let args: Vec<String> = args().skip(1).collect();
     let [suite, name, args @ ..] = &args[..] else { return ExitCode::from(2) };
-    match &**suite {
-        "echo-client" if echo_client::NAMES.contains(&&**name) => echo_client::main(name, args),
-        "chat" => match chat::NAMES.iter().find(|known| *known == name) {
-            Some(name) => chat::main(name, args),
-            None => ExitCode::from(2),
-        },
-        "upper-udp-server" if upper_udp::SERVERS.contains(&&**name) => {
-            upper_udp::server(name, args)
-        }
-        "upper-udp-client" if upper_udp::CLIENTS.contains(&&**name) => {
-            upper_udp::client(name, args)
-        }
-        _ => ExitCode::from(2),
-    }
+    let known = |names: &[&'static str]| names.iter().copied().find(|known| known == name);
+    let ended = match &**suite {
+        "echo-client" => known(echo_client::NAMES).map(|name| echo_client::main(name, args)),
+        #[cfg(unix)]
+        "echo-server" => known(echo_server::NAMES).map(|name| echo_server::main(name, args)),
+        #[cfg(unix)]
+        "upper-tcp" => known(upper_tcp::NAMES).map(|name| upper_tcp::main(name, args)),
+        "chat" => known(chat::NAMES).map(|name| chat::main(name, args)),
+        "upper-udp-server" => known(upper_udp::SERVERS).map(|name| upper_udp::server(name, args)),
+        "upper-udp-client" => known(upper_udp::CLIENTS).map(|name| upper_udp::client(name, args)),
+        _ => None,
+    };
+    ended.unwrap_or(ExitCode::from(2))
 }

@@ -1,0 +1,158 @@
+//! What a server holds, seen from outside in Linux's `/proc` (proc(5)): its processes, threads,
+//! descriptors and memory, and so how it serves several clients.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs;
+
+use crate::hang;
+
+/// A process of a program under test.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// Its process id.
+    pub pid: u32,
+    parent: u32,
+    group: u32,
+    /// Whether it has ended and nobody has waited for it.
+    pub is_zombie: bool,
+}
+
+/// The processes of the group of `pid`, their children too where those have a group of their own.
+pub fn family(pid: u32) -> Vec<Member> {
+    let names =
+        fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let mut all: Vec<_> = names.filter_map(|name| member(name.to_str()?.parse().ok()?)).collect();
+    let mut found = Vec::new();
+    let mut known = HashSet::from([pid]);
+    loop {
+        let is_of_it = |member: &mut Member| {
+            member.group == pid || known.contains(&member.pid) || known.contains(&member.parent)
+        };
+        let more: Vec<_> = all.extract_if(.., is_of_it).collect();
+        if more.is_empty() {
+            return found;
+        }
+        known.extend(more.iter().map(|member| member.pid));
+        found.extend(more);
+    }
+}
+
+fn member(pid: u32) -> Option<Member> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; state, parent and group follow it.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let is_zombie = fields.next()? == "Z";
+    let mut number = || fields.next()?.parse().ok();
+    Some(Member { pid, parent: number()?, group: number()?, is_zombie })
+}
+
+/// What a server holds at one moment, over all its processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Processes that run.
+    pub processes: usize,
+    /// Processes that have ended and that nobody has waited for.
+    pub zombies: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Threads that wait to receive something.
+    pub receiving: usize,
+    /// Descriptors.
+    pub descriptors: usize,
+    /// Those of them that are sockets.
+    pub sockets: usize,
+    /// Memory in KiB; what several processes share is counted once.
+    pub memory: u64,
+}
+
+impl Facts {
+    /// The facts of the program that was started as `pid`; `None` if it is gone, or the system does
+    /// not tell.
+    pub fn of(pid: u32) -> Option<Self> {
+        let mut facts = Facts::default();
+        for member in family(pid) {
+            if member.is_zombie {
+                facts.zombies += 1;
+                continue;
+            }
+            let pid = member.pid;
+            let list = |folder: &str| fs::read_dir(format!("/proc/{pid}/{folder}"));
+            facts.processes += 1;
+            facts.threads += list("task").into_iter().flatten().count();
+            facts.receiving += hang::calls(pid).iter().filter(|c| RECEIVING.contains(c)).count();
+            for descriptor in list("fd").into_iter().flatten().flatten() {
+                let target = fs::read_link(descriptor.path()).unwrap_or_default();
+                facts.descriptors += 1;
+                facts.sockets += usize::from(target.to_string_lossy().starts_with("socket:"));
+            }
+            facts.memory += memory(pid).unwrap_or_default();
+        }
+        (facts.processes > 0).then_some(facts)
+    }
+}
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Facts { processes, zombies, threads, descriptors, memory, .. } = *self;
+        write!(f, "{}, {}, ", number(processes, "process"), number(threads, "thread"))?;
+        write!(f, "{}, {}, ", number(descriptors, "descriptor"), number(zombies, "zombie"))?;
+        write!(f, "{memory} KiB")
+    }
+}
+
+/// The calls in which a thread waits for one client.
+const RECEIVING: &[&str] = &["read", "recvfrom", "recvmsg"];
+
+/// The share of `pid` in the memory that it uses, in KiB.
+fn memory(pid: u32) -> Option<u64> {
+    let sizes = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let share = sizes.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    share.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// How a server serves several clients.
+#[derive(Clone, Debug)]
+pub struct Architecture {
+    /// In one word.
+    pub name: &'static str,
+    clients: usize,
+    facts: Facts,
+}
+
+impl Architecture {
+    /// How a server does it that held `before` without a client and `now` holds `clients`, each of
+    /// which has been answered unless the server was too slow for that.
+    pub fn seen(before: Facts, now: Facts, clients: usize) -> Self {
+        let most = clients - 1; // one may be late
+        let name = match () {
+            () if now.processes >= before.processes + most => "processes",
+            () if now.threads >= before.threads + most => "threads",
+            () if now.processes > most => "processes", // they were there before
+            () if now.receiving >= most => "threads",
+            () if now.sockets >= before.sockets + most => "multiplexed",
+            () if now.sockets <= before.sockets + 2 => "iterative", // a socket may be held twice
+            () => "unclear",
+        };
+        Architecture { name, clients, facts: now }
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Facts { processes, threads, sockets, .. } = self.facts;
+        write!(
+            f,
+            "{} (with {} clients: {}, ",
+            self.name,
+            self.clients,
+            number(processes, "process")
+        )?;
+        write!(f, "{}, {})", number(threads, "thread"), number(sockets, "socket"))
+    }
+}
+
+fn number(n: usize, what: &str) -> String {
+    let plural = if what.ends_with('s') { "es" } else { "s" };
+    format!("{n} {what}{}", if n == 1 { "" } else { plural })
+}
