@@ -153,7 +153,10 @@ fn subjects(args: &Args) -> Result<Vec<(Subject, &'static Suite)>, Failed> {
             ..Subject::default()
         };
         if !subject.is_addressed() {
-            return Err((USAGE, "COMMAND needs {addr}, or {host} and {port}".to_owned()));
+            return Err((
+                USAGE,
+                "COMMAND needs {addr}, or {port} with or without {host}".to_owned(),
+            ));
         }
         return Ok(vec![(subject, suite)]);
     }

@@ -1,6 +1,9 @@
 //! Results for a person and for a script.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
+use wire::event::Event;
 use wire::ladder::{self, Style};
 
 use crate::check::{Checked, Graded, Outcome, SUITES, Suite};
@@ -35,7 +38,7 @@ pub fn text(graded: &[Graded], style: &Style) -> String {
         for (name, value) in rows {
             shown += &format!("  {name:<9} {value}\n");
         }
-        shown += &format!("{}\n", ladder::draw(&checked.events, style));
+        shown += &format!("{}\n", drawn(&checked.events, style));
         let check = (program.suite.name, checked.check.id);
         let passed = all.iter().find(|(program, checked)| {
             (program.suite.name, checked.check.id) == check
@@ -46,10 +49,27 @@ pub fn text(graded: &[Graded], style: &Style) -> String {
         {
             compared.push(check);
             shown += &title(program, checked, "passed, for comparison", "1;32", style);
-            shown += &format!("{}\n", ladder::draw(&checked.events, style));
+            shown += &format!("{}\n", drawn(&checked.events, style));
         }
     }
     shown
+}
+
+/// The ladder of what crossed the wire: of many connections, the first and the last few.
+fn drawn(events: &[Event], style: &Style) -> String {
+    const FEW: usize = 3;
+    let connections: BTreeSet<_> = events.iter().map(|event| event.connection).collect();
+    if connections.len() <= 2 * FEW {
+        return ladder::draw(events, style);
+    }
+    let ends = connections.iter().take(FEW).chain(connections.iter().rev().take(FEW));
+    let ends: BTreeSet<_> = ends.collect();
+    let few: Vec<_> = events.iter().filter(|e| ends.contains(&e.connection)).cloned().collect();
+    let ladder = ladder::draw(&few, style);
+    format!(
+        "{ladder}\nOf {} connections, the first and the last {FEW} are shown.\n",
+        connections.len()
+    )
 }
 
 fn title(program: &Graded, checked: &Checked, what: &str, color: &str, style: &Style) -> String {
@@ -141,8 +161,7 @@ fn check(checked: &Checked) -> Value {
         value["hint"] = failure.hint().into();
         value["expected"] = failure.expected.as_str().into();
         value["seen"] = failure.seen.as_str().into();
-        value["ladder"] =
-            ladder::draw(&checked.events, &Style { rows: 30, ..Style::default() }).into();
+        value["ladder"] = drawn(&checked.events, &Style { rows: 30, ..Style::default() }).into();
     }
     value
 }

@@ -98,11 +98,12 @@ impl Subject {
         fed || as_text || self.command.iter().any(|part| part.contains(placeholder.word()))
     }
 
-    /// Whether the command, and the client's, says where the server is.
+    /// Whether the command, and the client's, says where to connect, or to listen: the host may be a
+    /// matter of course.
     pub fn is_addressed(&self) -> bool {
         let is_addressed = |parts: &[String]| {
             let has = |each: Placeholder| parts.iter().any(|part| part.contains(each.word()));
-            has(Placeholder::Host) && has(Placeholder::Port) || has(Placeholder::Addr)
+            has(Placeholder::Port) || has(Placeholder::Addr)
         };
         is_addressed(&self.command) && (self.client.is_empty() || is_addressed(&self.client))
     }
