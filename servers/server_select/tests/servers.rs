@@ -243,8 +243,8 @@ fn who_is_silent_for_too_long_is_closed_and_who_is_not_is_served() {
         let (silent, busy) = (connect(&server), connect(&server));
         silent.set_nonblocking(true).unwrap();
         let mut asked = 0;
-        while matches!((&silent).read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
-        {
+        let waits = |error: std::io::Error| error.kind() == ErrorKind::WouldBlock;
+        while (&silent).read(&mut [0]).is_err_and(waits) {
             assert_eq!(ask(&busy, b"x"), b"x");
             std::thread::sleep(Duration::from_millis(50));
             asked += 1;
