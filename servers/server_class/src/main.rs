@@ -116,8 +116,7 @@ struct TcpServer {
 
 impl TcpServer {
     fn serve_forever(&self) -> io::Result<()> {
-        // Each client's thread has a copy of both.
-        let (server, clients) = (thread::current(), Arc::new(()));
+        let (server, clients) = (thread::current(), Arc::new(())); // each client has a copy of both
         loop {
             while Arc::strong_count(&clients) > self.limits.max_clients {
                 thread::park(); // until a thread that ends wakes us; newcomers wait in the queue

@@ -164,7 +164,10 @@ impl Conn {
         if event.readable && !self.ended && self.unsent.len() < HIGH_WATER {
             match self.sock.read(buffer) {
                 Ok(0) => self.ended = true,
-                Ok(n) => self.send(&buffer[..n])?,
+                Ok(n) => {
+                    debug!("{n} bytes: {}", buffer[..n].escape_ascii());
+                    self.send(&buffer[..n])?;
+                }
                 Err(error) if is_temporary(&error) => {}
                 Err(error) => return Err(error),
             }
@@ -181,7 +184,6 @@ impl Conn {
     /// Sends what there is room for, the oldest first. The rest waits until the socket is writable:
     /// `write_all` would fail there, and forget how far it came.
     fn send(&mut self, data: &[u8]) -> io::Result<()> {
-        debug!("{} bytes: {}", data.len(), data.escape_ascii());
         let none_waits = self.unsent.is_empty();
         let oldest = if none_waits { data } else { self.unsent.as_slices().0 };
         let sent = match self.sock.write(oldest) {

@@ -22,22 +22,17 @@ const LISTENER: usize = 0;
 
 fn main() -> ExitCode {
     let args = ServerArgs::parse(clap::command!(), "localhost:10007");
-    exit::finish(serve(&args).map_err(|error| io::Error::other(error.to_string())))
+    let in_the_systems_words = |error: io::Error| io::Error::other(error.to_string());
+    exit::finish(serve(&args).map_err(in_the_systems_words))
 }
 
 fn serve(args: &ServerArgs) -> io::Result<()> {
     let listener = args.start()?;
     listener.set_nonblocking(true)?;
-    let mut server = Server {
-        listener,
-        conns: HashMap::new(),
-        accepted: 0,
-        buffer: vec![0; args.buffer],
-        poller: Poller::new()?,
-    };
+    let (poller, buffer, conns) = (Poller::new()?, vec![0; args.buffer], HashMap::new());
     // SAFETY: the fields of a server are dropped in their order, the poller last.
-    unsafe { server.poller.add(&*server.listener, Event::readable(LISTENER)) }?;
-    server.run()
+    unsafe { poller.add(&*listener, Event::readable(LISTENER)) }?;
+    Server { listener, conns, accepted: 0, buffer, poller }.run()
 }
 
 /// The sockets, and the selector that watches them.
@@ -51,7 +46,7 @@ struct Server {
 }
 
 impl Server {
-    fn run(&mut self) -> io::Result<()> {
+    fn run(mut self) -> io::Result<()> {
         let mut events = Events::new();
         loop {
             events.clear();

@@ -21,13 +21,12 @@ const STACK: usize = 64 * 1024;
 
 fn main() -> ExitCode {
     let (args, limits) = ServerArgs::parse_with(clap::command!(), "localhost:10007");
-    exit::finish(serve(&args, &limits))
+    exit::finish(serve(args, limits))
 }
 
-fn serve(args: &ServerArgs, limits: &Limits) -> io::Result<()> {
+fn serve(args: ServerArgs, limits: Limits) -> io::Result<()> {
     let listener = args.start()?;
-    let (buffer_size, idle_timeout) = (args.buffer, limits.idle_timeout);
-    let (server, clients) = (thread::current(), Arc::new(())); // each client's thread has one too
+    let (server, clients) = (thread::current(), Arc::new(())); // each client has a copy of both
     loop {
         while Arc::strong_count(&clients) > limits.max_clients {
             thread::park(); // until a thread that ends wakes us; the newcomers wait in the queue
@@ -37,7 +36,7 @@ fn serve(args: &ServerArgs, limits: &Limits) -> io::Result<()> {
                 let (server, client) = (server.clone(), Arc::clone(&clients));
                 let serve_client = move || {
                     info!("Connection from {peer}");
-                    match echo(conn, buffer_size, idle_timeout) {
+                    match echo(conn, args.buffer, limits.idle_timeout) {
                         Ok(()) => info!("Client closed {peer}"),
                         Err(error) => warn!("Client lost {peer}: {error}"),
                     }
