@@ -54,7 +54,7 @@ struct Server {
     limits: Limits,
     /// Whether nobody is accepted for a moment.
     pausing: bool,
-    /// When the selector returned.
+    /// When the selector returned, if anybody asks.
     now: Instant,
     poller: Poller,
 }
@@ -69,7 +69,9 @@ impl Server {
             let is_timed = self.pausing || self.limits.idle_timeout.is_some();
             events.clear();
             self.poller.wait(&mut events, is_timed.then_some(TICK))?;
-            self.now = Instant::now();
+            if is_timed {
+                self.now = Instant::now();
+            }
             for event in events.iter() {
                 match event.key {
                     LISTENER => self.accept(),
