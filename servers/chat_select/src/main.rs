@@ -20,6 +20,7 @@ use common::{exit, output};
 use crossbeam_channel::{Sender, bounded};
 use log::{debug, warn};
 use polling::{Event, Events, PollMode, Poller};
+use socket2::SockRef;
 
 /// Bytes of the longest line, without its newline.
 const LINE: usize = 64 * 1024;
@@ -30,7 +31,7 @@ const QUEUE: usize = 2 << 20;
 /// Texts that may wait for standard output, which may be as slow as any client.
 const CONSOLE: usize = 16 * 1024;
 /// How long a client that leaves may take to read the rest, and to stop sending.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// For ever, to a person.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -86,7 +87,9 @@ impl Chat {
             self.poller.wait(&mut events, Some(wait))?;
             for event in events.iter() {
                 if event.key != 0 {
-                    self.hear(event.key, buffer);
+                    if event.readable {
+                        self.hear(event.key, buffer);
+                    }
                 } else if let Err(error) = self.enter(listener, id) {
                     warn!("accept: {error}");
                     pause = Duration::from_millis(100);
@@ -171,6 +174,7 @@ impl Chat {
             if client.unsent.len() > LINE && client.send().is_ok() && client.unsent.len() > QUEUE {
                 debug!("{}: does not read", client.addr);
                 client.unsent.clear();
+                let _ = SockRef::from(&client.conn).set_linger(Some(Duration::ZERO)); // an RST
                 let _ = client.conn.shutdown(Shutdown::Both);
             }
         }
@@ -183,23 +187,23 @@ impl Chat {
     fn settle(&mut self) -> io::Result<Duration> {
         let idle = self.limits.idle_timeout.unwrap_or(YEAR);
         let silent =
-            |(_, client): &(_, &Client)| client.left.is_none() && client.moved.elapsed() >= idle;
-        let silent: Vec<_> = self.clients.iter().filter(silent).map(|(id, _)| *id).collect();
+            self.clients.iter().filter(|(_, it)| it.left.is_none() && it.due_in(idle).is_zero());
+        let silent: Vec<_> = silent.map(|(id, _)| *id).collect();
         for id in silent {
             self.leave(id, "Closed: nothing has moved for too long\n");
         }
         let (mut wait, mut closing) = (YEAR, Vec::new());
         for (id, client) in &mut self.clients {
             let sent = client.send(); // an error of who is online will be heard as well
-            let (since, most) = client.left.map_or((client.moved, idle), |left| (left, PATIENCE));
-            let left = most.saturating_sub(since.elapsed());
-            if client.left.is_some() && client.is_done(sent, left) {
+            if client.left.is_some() && client.is_done(sent) {
                 closing.push(*id);
                 continue;
             }
-            wait = wait.min(left);
-            // Who asks for room without having something to send is woken for ever.
-            let interest = (!client.ended, !client.unsent.is_empty());
+            wait = wait.min(client.due_in(idle));
+            // Who talks faster than it listens is not heard for a while; who asks for room without
+            // having something to send is woken for ever.
+            let waiting = client.unsent.len();
+            let interest = (!client.ended && waiting < QUEUE / 2, waiting > 0);
             if mem::replace(&mut client.interest, interest) != interest {
                 let event = Event::new(*id, interest.0, interest.1);
                 self.poller.modify_with_mode(&client.conn, event, PollMode::Level)?;
@@ -239,13 +243,20 @@ impl Client {
         Ok(())
     }
 
+    /// When it is to leave if nothing moves, or to be closed: soon if it does not take what is there.
+    fn due_in(&self, idle: Duration) -> Duration {
+        let most =
+            if self.unsent.is_empty() && self.left.is_none() { idle } else { PATIENCE.min(idle) };
+        most.saturating_sub(self.left.unwrap_or(self.moved).elapsed())
+    }
+
     /// Whether it may be closed: it has all, the FIN too, and its own has come; or it is too late.
-    fn is_done(&self, sent: io::Result<()>, left: Duration) -> bool {
+    fn is_done(&self, sent: io::Result<()>) -> bool {
         let finished = self.unsent.is_empty();
         if finished {
             let _ = self.conn.shutdown(Shutdown::Write);
         }
-        sent.is_err() || finished && self.ended || left.is_zero()
+        sent.is_err() || finished && self.ended || self.due_in(PATIENCE).is_zero()
     }
 }
 

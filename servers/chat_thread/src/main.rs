@@ -11,7 +11,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::Builder;
+use std::thread::{Builder, Thread};
 use std::time::Duration;
 use std::{mem, thread};
 
@@ -19,6 +19,7 @@ use common::args::{Limits, ServerArgs};
 use common::{exit, output};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{debug, warn};
+use socket2::SockRef;
 
 /// Bytes of the longest line, without its newline.
 const LINE: usize = 64 * 1024;
@@ -29,7 +30,7 @@ const CONSOLE: usize = 16 * 1024;
 /// Connections at most, two threads each: near 20 000 threads the process is aborted (measured).
 const CONNECTIONS: usize = 4000;
 /// How long a client may take nothing of what is sent to it, or go on sending when it must go.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The last words to a client that must go.
 const TOO_LONG: &str = "Refused: a line of more than 65536 bytes\n";
 const SILENT: &str = "Closed: nothing has moved for too long\n";
@@ -99,8 +100,9 @@ impl Client {
     /// Hears the client until it leaves; then it still gets all that was posted before.
     fn attend(&self, texts: &Receiver<Text>, buffer_size: usize) -> io::Result<u64> {
         thread::scope(|scope| {
-            let writer = Builder::new().spawn_scoped(scope, || self.write(texts));
-            let end = writer.and_then(|_| self.hear(buffer_size));
+            let hearing = thread::current();
+            let writer = Builder::new().spawn_scoped(scope, move || self.write(texts, &hearing));
+            let end = writer.and_then(|_| self.hear(texts, buffer_size));
             debug!("{}: {end:?}", self.addr);
             lock(&self.room).leave(self.id, end.unwrap_or_default()); // the writer's last text
         });
@@ -111,10 +113,13 @@ impl Client {
     }
 
     /// Hears the client to its FIN; returns the last words to it if it must go before.
-    fn hear(&self, buffer_size: usize) -> io::Result<&'static str> {
+    fn hear(&self, texts: &Receiver<Text>, buffer_size: usize) -> io::Result<&'static str> {
         let mut input = BufReader::with_capacity(buffer_size, &*self.conn);
         let (mut line, mut yours, mut others) = (Vec::new(), String::new(), String::new());
         loop {
+            if texts.len() > QUEUE / 2 {
+                thread::park_timeout(PATIENCE); // it talks faster than it listens: let it wait for itself
+            }
             let room = LINE + 1 - line.len();
             match input.by_ref().take(room as u64).read_until(b'\n', &mut line) {
                 Err(error) if !is_timeout(&error) => return Err(error),
@@ -144,10 +149,11 @@ impl Client {
     }
 
     /// Writes what comes out of the queue, several texts at once if they are there.
-    fn write(&self, texts: &Receiver<Text>) -> io::Result<()> {
+    fn write(&self, texts: &Receiver<Text>, hearing: &Thread) -> io::Result<()> {
         for text in texts {
             let mut data = text.to_string();
             texts.try_iter().take(QUEUE).for_each(|text| data += &text);
+            hearing.unpark(); // there is room again
             let written = (&*self.conn).write_all(data.as_bytes());
             written.or_else(|_| self.conn.shutdown(Shutdown::Both))?; // who does not hear is not heard
             self.moved.store(true, Relaxed);
@@ -193,6 +199,7 @@ impl Room {
             let text = if *id == you { &yours } else { &others };
             if member.queue.try_send(text.clone()).is_err() {
                 debug!("{}: does not read", member.addr);
+                let _ = SockRef::from(&*member.conn).set_linger(Some(Duration::ZERO)); // an RST
                 let _ = member.conn.shutdown(Shutdown::Both);
             }
         }

@@ -343,24 +343,50 @@ fn wait_for_threads(chat: &Chat, most: usize) {
 }
 
 #[test]
-fn who_half_closes_and_never_reads_leaves_nothing_behind() {
-    for (name, length, count) in SERVERS.iter().flat_map(|it| [(it, 1000, 6000), (it, 60_000, 150)])
-    {
-        let chat = Chat::start(name, &[]);
-        let mut watcher = chat.join();
-        watcher.hears(&connected(1));
-        let peer = chat.join();
-        watcher.hears(&entered(peer.addr, 2));
-        let gone = left(peer.addr, 1);
-        let watching = thread::spawn(move || while watcher.line() != gone {});
-        let line = format!("{}\n", "x".repeat(length));
-        let mut sock = peer.sock.get_ref();
-        for _ in 0..count {
-            let _ = sock.write_all(line.as_bytes()); // more than lies between the two
+fn who_never_reads_leaves_nothing_behind() {
+    thread::scope(|scope| {
+        for name in SERVERS {
+            // What it says is stuck in the queue when the FIN comes; it is stuck before.
+            for (length, count) in [(60_000, 80), (1000, 20_000)] {
+                scope.spawn(move || never_reads(name, length, count));
+            }
         }
-        let _ = sock.shutdown(Shutdown::Write);
-        watching.join().unwrap();
-        wait_for_threads(&chat, 2);
+    });
+}
+
+fn never_reads(name: &str, length: usize, count: usize) {
+    let chat = Chat::start(name, &[]);
+    let mut watcher = chat.join();
+    watcher.hears(&connected(1));
+    let peer = chat.join();
+    watcher.hears(&entered(peer.addr, 2));
+    let gone = left(peer.addr, 1);
+    let watching = thread::spawn(move || while watcher.line() != gone {});
+    let line = format!("{}\n", "x".repeat(length));
+    let mut sock = peer.sock.get_ref();
+    let _ = (0..count).try_for_each(|_| sock.write_all(line.as_bytes())); // until it is thrown out
+    let _ = sock.shutdown(Shutdown::Write);
+    watching.join().unwrap();
+    wait_for_threads(&chat, 2);
+}
+
+#[test]
+fn who_talks_faster_than_it_listens_waits_for_itself() {
+    for name in SERVERS {
+        let chat = Chat::start(name, &[]);
+        let mut peer = chat.join();
+        peer.hears(&connected(1));
+        let sock = peer.sock.get_ref().try_clone().unwrap();
+        let sending = thread::spawn(move || {
+            let text: String = (0..1_000_000).map(|n| format!("{n:07}\n")).collect(); // 8 MB
+            (&sock).write_all(text.as_bytes()).unwrap();
+            sock.shutdown(Shutdown::Write).unwrap();
+        });
+        for n in 0..1_000_000 {
+            assert_eq!(peer.line(), format!("[You] {n:07}\n"));
+        }
+        sending.join().unwrap();
+        assert_eq!(peer.rest(), "");
     }
 }
 
