@@ -229,6 +229,9 @@ fn end(mut command: Command, kind: ErrorKind, why: String) -> ! {
 }
 
 /// Parses a time-out in seconds; fractions are allowed, zero is not (no time to do anything in).
+///
+/// # Errors
+/// What is wanted instead.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let wanted = "a number of seconds greater than 0 is wanted, such as 10 or 0.5";
     let seconds: f64 = text.parse().map_err(|_| wanted)?;

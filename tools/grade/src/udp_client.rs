@@ -1,6 +1,7 @@
 //! The suite for uppercase clients over UDP (lecture part 5): the grader is the server, and the
 //! network that loses, doubles and forges.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -460,8 +461,11 @@ fn late(trial: &mut Trial<'_>) -> Result<(), Stop> {
 fn stranger(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let (server, run) = server(trial, V4)?;
     let other = SocketAddr::from(([127, 0, 0, 2], run.server.port()));
-    let Ok(stranger) = Datagrams::at(other, Direction::ToClient, trial.connection()) else {
-        return Err(Stop::Skipped(format!("{other} is no address of this machine")));
+    let stranger = match Datagrams::at(other, Direction::ToClient, trial.connection()) {
+        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+            return Err(Stop::Skipped(format!("{} is no address of this machine", other.ip())));
+        }
+        stranger => stranger?,
     };
     forged(trial, server, &run, &stranger)
 }
