@@ -383,8 +383,8 @@ impl Participant {
     /// makes the system send an RST as well. `unread` sees to it that something comes.
     ///
     /// # Errors
-    /// The system's; what `unread` says.
-    pub fn crash(self, unread: impl FnOnce() -> Result<(), Stop>) -> Result<(), Stop> {
+    /// The system's.
+    pub fn crash(self, unread: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         match &self.body {
             Body::Lines { sock, wire } => {
                 SockRef::from(&**sock).set_linger(Some(Duration::ZERO))?;
