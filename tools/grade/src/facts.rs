@@ -156,3 +156,47 @@ fn number(n: usize, what: &str) -> String {
     let plural = if what.ends_with('s') { "es" } else { "s" };
     format!("{n} {what}{}", if n == 1 { "" } else { plural })
 }
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+    use std::process::Command;
+    use std::time::Duration;
+
+    #[test]
+    fn children_count_also_with_a_session_of_their_own() {
+        let script = "setsid sleep 600 & exec sleep 600";
+        let process = harness::Process::spawn(Command::new("sh").args(["-c", script])).unwrap();
+        let found = (0..1000).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(5)); // until the second has started
+            let family = family(process.pid);
+            let child = family.iter().find(|member| member.pid != process.pid)?.pid;
+            (family.iter().all(|member| !member.is_zombie)
+                && fs::read_to_string(format!("/proc/{child}/comm")).ok()? == "sleep\n")
+                .then_some((child, Facts::of(process.pid)?))
+        });
+        let (child, facts) = found.unwrap();
+        let _ = Command::new("kill").arg(child.to_string()).status();
+        assert_eq!((facts.processes, facts.threads, facts.sockets), (2, 2, 0));
+        assert!(facts.descriptors >= 6 && facts.memory > 0, "{facts}");
+    }
+
+    #[test]
+    fn architectures_are_told_apart() {
+        let one = Facts { processes: 1, threads: 1, sockets: 1, ..Facts::default() };
+        let pool = Facts { threads: 17, ..one };
+        for (before, now, name) in [
+            (one, Facts { sockets: 2, ..one }, "iterative"),
+            (one, Facts { sockets: 6, ..one }, "multiplexed"),
+            (one, Facts { threads: 6, sockets: 6, ..one }, "threads"),
+            (pool, Facts { sockets: 6, receiving: 5, ..pool }, "threads"),
+            (pool, Facts { sockets: 6, ..pool }, "multiplexed"), // a runtime with threads
+            (one, Facts { processes: 6, threads: 6, sockets: 11, ..one }, "processes"),
+        ] {
+            assert_eq!(Architecture::seen(before, now, 5).name, name, "{now:?}");
+        }
+        let shown = Architecture::seen(one, Facts { sockets: 2, ..one }, 5).to_string();
+        assert_eq!(shown, "iterative (with 5 clients: 1 process, 1 thread, 2 sockets)");
+    }
+}

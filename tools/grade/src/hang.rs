@@ -254,6 +254,22 @@ mod tests {
     }
 
     #[test]
+    fn who_goes_to_sleep_is_not_busy() {
+        let window = Duration::from_millis(200);
+        let most = Duration::from_millis(150);
+        let did = |work| HashMap::from([(1, work)]);
+        let before = did(Work::default());
+        let waited = Work { waited: most, ..Work::default() };
+        assert_eq!(busy(&before, &did(waited), window), Some(most));
+        assert_eq!(busy(&before, &did(Work { sleeps: 1, ..waited }), window), None);
+        let ran = Work { ran: most, sleeps: 1, ..Work::default() };
+        assert_eq!(busy(&before, &did(ran), window), Some(most));
+        let runs = did(Work { runs: true, ..Work::default() });
+        assert_eq!(busy(&runs, &runs, window), Some(window)); // it never got a CPU
+        assert_eq!(busy(&before, &runs, window), None);
+    }
+
+    #[test]
     fn a_waiting_process_is_explained() {
         let mut process = harness::Process::spawn(&mut Command::new("cat")).unwrap();
         let waits = (0..1000).find_map(|_| {

@@ -194,6 +194,19 @@ fn a_failure_is_told_with_code_hint_and_both_ladders() {
 }
 
 #[test]
+fn how_a_server_serves_several_clients_is_shown() {
+    let ended = grade(&["--json", "--only", "concurrent", "echoserv"]);
+    let results: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!(results["programs"][0]["architecture"], "iterative", "{results}");
+    assert_eq!(results["programs"][0]["checks"][0]["code"], "E_ONE_AT_A_TIME", "{results}");
+
+    let ended = grade(&["--only", "concurrent", "echoserv"]);
+    let shown = String::from_utf8(ended.stdout).unwrap();
+    let seen = "Seen in /proc: iterative (with 5 clients: 1 process, 1 thread, 2 sockets).";
+    assert!(shown.contains(seen), "{shown}");
+}
+
+#[test]
 fn what_cannot_be_graded_is_told_in_one_line() {
     for (args, status, text) in [
         (&[][..], 2, "name a PACKAGE, or --suite S -- COMMAND"),
