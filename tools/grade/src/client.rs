@@ -169,7 +169,7 @@ pub fn wrong(trial: &mut Trial<'_>, peer: &Peer, came: &Incoming, expected: &str
 pub fn server_ended(trial: &mut Trial<'_>) -> Option<Stop> {
     let ended = trial.has_ended(DYING)?;
     let why = "The server has ended; a server never stops by itself.";
-    Some(fail("E_SERVER_ENDED", why, "it serves on", ended.summary()))
+    Some(fail("E_SERVER_ENDED", why, "it serves on", ended.last_words()))
 }
 
 /// `stop` with another name and another reason, if it is that a client was not answered.

@@ -1,5 +1,6 @@
 //! Who waits for what: a hang explained from Linux's `/proc` (proc(5)); elsewhere nothing is known.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
@@ -90,19 +91,63 @@ pub fn doing(pid: u32) -> Option<String> {
     }
 }
 
-/// The time that the threads of process group `group` have run, or waited for a CPU to run on
-/// (`schedstat`): what a busy program uses up also on a loaded machine, and a waiting one does not.
-pub fn busy_time(group: u32) -> Option<Duration> {
-    let mut total = 0;
+/// What a thread has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// Time on a CPU.
+    pub ran: Duration,
+    /// Time in wait for a CPU.
+    pub waited: Duration,
+    /// How often it went to sleep: a busy thread never does.
+    pub sleeps: u64,
+    /// Whether it runs now, or would if a CPU were free.
+    pub runs: bool,
+}
+
+/// The threads of process group `group` and what they have done.
+pub fn work(group: u32) -> Option<HashMap<u32, Work>> {
+    let mut work = HashMap::new();
     for pid in processes(group)? {
         // A process or thread that has just ended is busy no more.
         for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-            let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            let times = stat.split(' ').take(2).flat_map(str::parse::<u64>);
-            total += times.sum::<u64>();
+            let read = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let (times, status) = (read("schedstat"), read("status"));
+            let mut times = times.split(' ').flat_map(str::parse).map(Duration::from_nanos);
+            let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+            let thread = Work {
+                ran: times.next().unwrap_or_default(),
+                waited: times.next().unwrap_or_default(),
+                sleeps: field("voluntary_ctxt_switches:")
+                    .and_then(|number| number.trim().parse().ok())
+                    .unwrap_or_default(),
+                runs: field("State:").is_some_and(|state| state.trim().starts_with('R')),
+            };
+            work.extend(task.file_name().to_str().and_then(|id| Some((id.parse().ok()?, thread))));
         }
     }
-    Some(Duration::from_nanos(total))
+    Some(work)
+}
+
+/// How long threads were busy in a `window` of time, `before` and `after` which they had done so
+/// much; `None` if they have rested. On a loaded machine a busy thread mostly waits for a CPU; but
+/// so does one that wakes up now and then, has little to do and goes to sleep again.
+pub fn busy(
+    before: &HashMap<u32, Work>,
+    after: &HashMap<u32, Work>,
+    window: Duration,
+) -> Option<Duration> {
+    let (mut ran, mut wanted) = (Duration::ZERO, Duration::ZERO);
+    for (id, after) in after {
+        let before = before.get(id).copied().unwrap_or_default();
+        ran += after.ran.saturating_sub(before.ran);
+        if after.sleeps == before.sleeps {
+            let whole = before.runs && after.runs; // what it waits is booked late
+            let times = (after.ran + after.waited).saturating_sub(before.ran + before.waited);
+            wanted = wanted.max(if whole { window } else { times });
+        }
+    }
+    let busy = ran.max(wanted);
+    (busy >= window / 2).then_some(busy)
 }
 
 /// Whether a thread of process group `group` runs, or would if a CPU were free.
@@ -280,7 +325,8 @@ mod tests {
         assert!(
             !is_running(process.pid) && is_running(rustix::process::getpgrp().as_raw_pid() as u32)
         );
-        assert!(busy_time(process.pid).unwrap() < Duration::from_secs(1));
+        let work = || work(process.pid).unwrap();
+        assert_eq!((work().len(), busy(&work(), &work(), Duration::from_secs(1))), (1, None));
         assert_eq!(processes(process.pid).unwrap(), [process.pid]);
         drop(process.stdin.take());
         assert!(process.wait(harness::LIMIT).unwrap().success());

@@ -143,7 +143,7 @@ impl<'s> Trial<'s> {
         let end = Instant::now() + START;
         while !hang::is_open(server.port(), transport)? {
             let seen = match self.process()?.wait(LOOK) {
-                Some(_) => self.end(PATIENCE)?.summary(),
+                Some(_) => self.end(PATIENCE)?.last_words(),
                 None if Instant::now() > end => format!("nothing after {START:?}"),
                 None => continue,
             };
@@ -310,12 +310,9 @@ impl<'s> Trial<'s> {
         let pid = self.process.as_ref()?.pid;
         let mut seen = None;
         for _ in 0..3 {
-            let before = hang::busy_time(pid)?;
+            let before = hang::work(pid)?;
             thread::sleep(WINDOW);
-            let busy = hang::busy_time(pid)?.saturating_sub(before);
-            if busy < WINDOW / 2 && !self.is_running() {
-                return None;
-            }
+            let busy = hang::busy(&before, &hang::work(pid)?, WINDOW)?;
             seen = Some(format!("busy for {busy:.0?} in {WINDOW:?} of silence"));
         }
         seen
@@ -420,6 +417,13 @@ impl Ended {
     pub fn summary(&self) -> String {
         let first = self.stderr.lines().find(|line| !line.trim().is_empty());
         format!("{}, {}", self.status, first.unwrap_or("and nothing on stderr"))
+    }
+
+    /// How a server ended that has logged before: its status and the last line of its errors.
+    pub fn last_words(&self) -> String {
+        let is_said = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
+        let last = self.stderr.lines().rfind(is_said);
+        format!("{}, {}", self.status, last.unwrap_or("and nothing on stderr"))
     }
 
     /// Whether it died instead of handling an error: by a signal, a panic, an exception.
