@@ -10,12 +10,11 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::check::{Check, Mutant, Stop, Suite};
-use crate::hang::{self, Queues, Transport};
+use crate::hang::{self, Transport};
 use crate::trial::{Trial, fail};
 use line::{Line, online};
 use room::{Door, Participant, QUIET, Room, quoted};
@@ -386,7 +385,7 @@ fn framing(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let from = listener.ear.count();
     speaker.say(b"one\ntwo\nthree\n")?;
     for piece in ["fo", "ur", "\n"] {
-        alone();
+        speaker.let_be_read();
         speaker.say(piece.as_bytes())?;
     }
     let expected = ["one", "two", "three", "four"].map(|text| format!("[{name}] {text}"));
@@ -399,11 +398,6 @@ fn framing(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let why = "What comes in one piece is taken for one line.";
     let seen = lines[from..].iter().map(|line| quoted(line)).collect::<Vec<_>>().join(", ");
     Err(room.failure("E_FRAMING", why, format!("{expected:?}"), seen))
-}
-
-/// Time for the bytes before to be read without those that follow.
-fn alone() {
-    thread::sleep(Duration::from_millis(20));
 }
 
 /// Speakers of the check `tearing`.
@@ -546,7 +540,7 @@ fn reset(trial: &mut Trial<'_>) -> Result<(), Stop> {
         hostile.say(before.as_bytes())?;
         hostile.crash(|| {
             witness.say(b"anybody there?\n")?;
-            lies_unread(&name, room.door.server);
+            let_lie_unread(&name, room.door.server);
             Ok(())
         })?;
         let count = room.hears_of_leaving(&witness, &name, NOT_TOLD)?;
@@ -561,14 +555,9 @@ fn reset(trial: &mut Trial<'_>) -> Result<(), Stop> {
 }
 
 /// Waits until something lies unread at the client that is called `name`, where the system tells.
-fn lies_unread(name: &str, server: SocketAddr) {
-    let started = Instant::now();
-    let unread = |queues: Queues| queues.client_unread;
-    while started.elapsed() < QUIET
-        && name.parse().ok().and_then(|client| hang::queues(client, server)).map(unread) == Some(0)
-    {
-        thread::sleep(Duration::from_millis(5)); // nothing tells: it is looked for
-    }
+fn let_lie_unread(name: &str, server: SocketAddr) {
+    let Ok(client) = name.parse() else { return };
+    room::look(|| hang::queues(client, server).map(|queues| queues.client_unread > 0));
 }
 
 fn long_line(trial: &mut Trial<'_>) -> Result<(), Stop> {
@@ -625,7 +614,7 @@ fn binary(trial: &mut Trial<'_>) -> Result<(), Stop> {
         |line| matches!(line, Line::Said(_, text) if text.contains(" café ")),
     )?;
     hostile.say(&"한글".as_bytes()[..2])?;
-    alone();
+    hostile.let_be_read();
     hostile.say(&"한글 in pieces\n".as_bytes()[2..])?;
     let told = ("E_NOT_UTF8", "A character that comes in two pieces is lost.", "한글 in pieces");
     room.hears(&listener, 0, told, |line| matches!(line, Line::Said(_, "한글 in pieces")))?;

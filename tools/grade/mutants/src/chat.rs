@@ -172,7 +172,7 @@ impl Chat {
         let mut count = users.len() + 1;
         if self.is("counts-racily") {
             drop(users);
-            thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(10));
             users = self.users();
         } else {
             count = users.len() + 1;

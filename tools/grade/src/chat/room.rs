@@ -19,7 +19,7 @@ use wire::event::{Connection, Direction, Kind, Recorder};
 
 use super::line::{Line, shown};
 use crate::check::Stop;
-use crate::hang::Transport;
+use crate::hang::{self, Transport};
 use crate::subject::{Run, filled};
 use crate::trial::{PATIENCE, START, Trial, fail};
 
@@ -365,6 +365,19 @@ impl Participant {
         }
     }
 
+    /// Lets the server read what was said, before more of it comes.
+    pub fn let_be_read(&self) {
+        /// Time for a client to read it and to send it on, and for the server to read it.
+        const SOON: Duration = Duration::from_millis(20);
+        match &self.body {
+            Body::Lines { sock, .. } => look(|| {
+                let queues = hang::queues(sock.local_addr().ok()?, sock.peer_addr().ok()?)?;
+                Some(queues.client_unsent + queues.server_unread == 0)
+            }),
+            Body::Client(_) => thread::sleep(SOON),
+        }
+    }
+
     /// Leaves as everybody does: a FIN, or Ctrl+C at the client. What was heard remains.
     pub fn leave(mut self) -> Ear {
         match &mut self.body {
@@ -461,6 +474,16 @@ impl Drop for Participant {
         if let Body::Lines { sock, .. } = &self.body {
             let _ = sock.shutdown(Shutdown::Read); // it may be gone
         }
+    }
+}
+
+/// Waits until `found` something that nothing tells of when it happens, at most [`QUIET`]; not if the
+/// system does not tell of it at all.
+pub fn look(found: impl Fn() -> Option<bool>) {
+    const AGAIN: Duration = Duration::from_millis(5);
+    let started = Instant::now();
+    while found() == Some(false) && started.elapsed() < QUIET {
+        thread::sleep(AGAIN);
     }
 }
 
