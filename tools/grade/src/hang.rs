@@ -128,6 +128,11 @@ pub fn work(group: u32) -> Option<HashMap<u32, Work>> {
     Some(work)
 }
 
+/// The time that the threads of process group `group` have been on a CPU.
+pub fn run_time(group: u32) -> Option<Duration> {
+    work(group).map(|work| work.values().map(|thread| thread.ran).sum())
+}
+
 /// How long threads were busy in a `window` of time, `before` and `after` which they had done so
 /// much; `None` if they have rested. On a loaded machine a busy thread mostly waits for a CPU; but
 /// so does one that wakes up now and then, has little to do and goes to sleep again.

@@ -109,6 +109,21 @@ impl Trial<'_> {
         doing.unwrap_or("it is still running".to_owned())
     }
 
+    /// The time that the program has run, where the system tells.
+    pub fn run_time(&self) -> Option<Duration> {
+        hang::run_time(self.process.as_ref()?.pid)
+    }
+
+    /// Whether the program has run, since it had run for `before`, for more than the few milliseconds
+    /// that some tries take, in words. That it waited for a CPU does not count: on a loaded machine one
+    /// that asks again and again gets little, and one that has to send now and then waits long.
+    pub fn is_busy_since(&self, since: Instant, before: Option<Duration>) -> Option<String> {
+        let elapsed = since.elapsed();
+        let ran = self.run_time()?.saturating_sub(before?);
+        (ran > (elapsed / 30).max(Duration::from_millis(5)))
+            .then(|| format!("it ran for {ran:.0?} in {elapsed:.0?} of silence"))
+    }
+
     /// Sends SIGINT to the program, as Ctrl+C does.
     ///
     /// # Errors
