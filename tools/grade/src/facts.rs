@@ -62,7 +62,7 @@ pub struct Facts {
     pub descriptors: usize,
     /// Those of them that are sockets.
     pub sockets: usize,
-    /// Memory in KiB; what several processes share is counted once.
+    /// Memory in KiB that they have written; what several of them share is counted once.
     pub memory: u64,
 }
 
@@ -104,11 +104,15 @@ impl fmt::Display for Facts {
 /// The calls in which a thread waits for one client.
 const RECEIVING: &[&str] = &["read", "recvfrom", "recvmsg"];
 
-/// The share of `pid` in the memory that it uses, in KiB.
+/// The memory that `pid` has written, in KiB: its share of what a fork has in common with it, and
+/// nothing of the program file, in which others of the same program share (Linux 5.9).
 fn memory(pid: u32) -> Option<u64> {
     let sizes = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let share = sizes.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-    share.trim().strip_suffix("kB")?.trim().parse().ok()
+    let size = |name: &str| {
+        let size = sizes.lines().find_map(|line| line.strip_prefix(name))?;
+        size.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    };
+    Some(size("Pss_Anon:")? + size("Pss_Shmem:")?)
 }
 
 /// How a server serves several clients.

@@ -143,6 +143,11 @@ impl<'s> Trial<'s> {
         let end = Instant::now() + START;
         while !hang::is_open(server.port(), transport)? {
             let seen = match self.process()?.wait(LOOK) {
+                // The shell could not start it: see `start`.
+                Some(status) if self.descriptors.is_some() && is_not_found(status) => {
+                    let seen = self.end(PATIENCE)?.last_words();
+                    return Err(Stop::Inconclusive(format!("it cannot be started: {seen}")));
+                }
                 Some(_) => self.end(PATIENCE)?.last_words(),
                 None if Instant::now() > end => format!("nothing after {START:?}"),
                 None => continue,
@@ -371,6 +376,11 @@ impl<'s> Trial<'s> {
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
     }
+}
+
+/// Whether a shell did not find, or could not run, what it was to start.
+fn is_not_found(status: ExitStatus) -> bool {
+    matches!(status.code(), Some(126 | 127))
 }
 
 /// A port of `host` that nobody uses. It lies below those that the system gives to clients, so that

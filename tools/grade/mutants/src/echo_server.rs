@@ -363,7 +363,11 @@ fn is_passing(error: &io::Error) -> bool {
 
 /// Waits for input, and tells whether the client's FIN is among it.
 fn has_fin(conn: &TcpStream) -> io::Result<bool> {
-    let mut fds = [PollFd::new(conn, PollFlags::IN | PollFlags::RDHUP)];
+    #[cfg(target_os = "linux")]
+    const FIN: PollFlags = PollFlags::RDHUP;
+    #[cfg(not(target_os = "linux"))]
+    const FIN: PollFlags = PollFlags::HUP;
+    let mut fds = [PollFd::new(conn, PollFlags::IN | FIN)];
     poll(&mut fds, None)?;
-    Ok(fds[0].revents().contains(PollFlags::RDHUP))
+    Ok(fds[0].revents().contains(FIN))
 }
