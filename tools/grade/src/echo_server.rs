@@ -200,9 +200,9 @@ const MUTANTS: &[Mutant] = &[
 const HELLO: &[u8] = b"hello, is anybody there?\n";
 
 /// A silence in which nothing is decided: who is quiet for so long is taken to wait.
-const QUIET: Duration = Duration::from_millis(200);
+const QUIET: Duration = Duration::from_millis(150);
 /// So many of them, if the server runs all the while: on a loaded machine it may only be late.
-const PAUSES: u32 = 5;
+const PAUSES: u32 = 7;
 
 /// What a server may hold in memory for clients that do not read, in KiB.
 const MOST_MEMORY: u64 = 48 * 1024;
@@ -327,11 +327,13 @@ fn pump(trial: &mut Trial<'_>, peer: &mut Peer, plan: Plan) -> Result<(), Stop> 
 
 /// Waits until the server takes more from a client that does not read; whether it does.
 fn has_room(trial: &Trial<'_>, peer: &Peer) -> Result<bool, Stop> {
+    let mut rests = 0; // once may be the moment before the system wakes it
     for _ in 0..PAUSES {
         if !peer.wait(PollFlags::OUT, QUIET)?.is_empty() {
             return Ok(true);
         }
-        if !trial.is_running() {
+        rests = if trial.is_running() { 0 } else { rests + 1 };
+        if rests == 2 {
             break;
         }
     }

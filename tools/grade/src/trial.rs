@@ -126,7 +126,8 @@ impl<'s> Trial<'s> {
             let server = SocketAddr::new(host, free_port(host)?);
             tries += 1;
             match self.serve_at(server, transport) {
-                Err(_) if tries < TRIES && !is_free(server)? => {}
+                Err(Stop::Failed(failure))
+                    if tries < TRIES && (failure.seen.contains("in use") || !is_free(server)?) => {}
                 result => return result.map(|()| server),
             }
         }
@@ -389,8 +390,10 @@ fn free_port(host: IpAddr) -> io::Result<u16> {
     const FIRST: u32 = 10_000;
     const LAST: u32 = 32_000; // net.ipv4.ip_local_port_range begins at 32768
     static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Graders that run at the same time begin far from each other.
+    let first = std::process::id().wrapping_mul(0x9E37_79B9) >> 8;
     for _ in FIRST..LAST {
-        let n = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 97;
+        let n = first + NEXT.fetch_add(1, Ordering::Relaxed);
         let port = (FIRST + n % (LAST - FIRST)) as u16;
         if is_free((host, port).into())? && UdpSocket::bind((host, port)).is_ok() {
             return Ok(port);
