@@ -40,8 +40,7 @@ fn path(text: &str) -> Result<String, String> {
 }
 
 fn get(mut sock: &TcpStream, Args { target, path }: &Args) -> io::Result<()> {
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", target.server);
-    sock.write_all(request.as_bytes())?;
+    sock.write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", target.server).as_bytes())?;
     let mut rfile = BufReader::new(sock);
     let head = receive_head(rfile.by_ref().take(LONGEST_HEAD))?;
     let received = receive_body(rfile)?;
