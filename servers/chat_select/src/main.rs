@@ -170,6 +170,9 @@ impl Chat {
     /// of who has too much unsent is shut down, so that it will be heard to leave.
     fn post(&mut self, others: String, (you, yours): (usize, &str)) {
         for (id, client) in self.clients.iter_mut().filter(|(_, client)| client.left.is_none()) {
+            if client.unsent.is_empty() {
+                client.moved = Instant::now(); // it has from now on to take what is there
+            }
             client.unsent.extend(if *id == you { yours } else { &others }.as_bytes());
             if client.unsent.len() > LINE && client.send().is_ok() && client.unsent.len() > QUEUE {
                 debug!("{}: does not read", client.addr);
