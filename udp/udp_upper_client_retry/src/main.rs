@@ -82,7 +82,7 @@ fn ask(sock: &UdpSocket, args: &Args, message: &[u8]) -> io::Result<Vec<u8>> {
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             sock.set_read_timeout(Some(left.max(Duration::from_millis(1))))?; // 0 is refused
             match sock.recv(&mut buffer) {
-                Ok(n) if buffer[..n] == wanted => return Ok(wanted),
+                Ok(n) if buffer[..n] == wanted => return Ok(buffer[..n].to_vec()),
                 Ok(_) => {} // late, doubled or cut: the right one may still come
                 Err(error) if PASSING.contains(&error.kind()) => {}
                 Err(error) => return Err(error), // nobody is there: ICMP port unreachable
