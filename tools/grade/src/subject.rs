@@ -177,6 +177,16 @@ mod tests {
     }
 
     #[test]
+    fn a_sentence_can_be_an_argument() {
+        let subject = subject(&["cli", "{addr}", "{text}"], false);
+        let server = "127.0.0.1:7".parse().unwrap();
+        let run = Run { server, count: 1, length: 10, timeout: Duration::ZERO, json: false };
+        assert_eq!(format!("{:?}", subject.command(&run)), r#""cli" "127.0.0.1:7" "00001aaaa""#);
+        assert!(subject.takes(Placeholder::Length) && !subject.takes(Placeholder::Count));
+        subject.command(&Run { length: 0, ..run }); // a server's run: no sentence is meant
+    }
+
+    #[test]
     fn what_is_fed_needs_no_count() {
         assert!(!subject(&["nc"], false).takes(Placeholder::Count));
         assert!(subject(&["nc"], true).takes(Placeholder::Count));
