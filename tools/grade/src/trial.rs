@@ -318,7 +318,11 @@ impl<'s> Trial<'s> {
         for _ in 0..3 {
             let before = hang::work(pid)?;
             thread::sleep(WINDOW);
-            let busy = hang::busy(&before, &hang::work(pid)?, WINDOW)?;
+            let after = hang::work(pid)?;
+            if after.is_empty() {
+                break; // it has ended, and never rested before
+            }
+            let busy = hang::busy(&before, &after, WINDOW)?;
             seen = Some(format!("busy for {busy:.0?} in {WINDOW:?} of silence"));
         }
         seen
