@@ -301,6 +301,9 @@ impl Server<'static> {
                     Ok((conn, _)) => {
                         conn.set_nodelay(true)?;
                         conn.set_nonblocking(!self.is("select-blocks-in-a-write"))?;
+                        if self.is("select-ignores-short-writes") {
+                            SockRef::from(&conn).set_send_buffer_size(4096)?; // so that there are some
+                        }
                         clients.push(Client { conn, unsent: Vec::new(), eof: false, done: false });
                     }
                     Err(error) => may_accept = error.kind() == ErrorKind::WouldBlock,
