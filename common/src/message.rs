@@ -1,7 +1,7 @@
 //! The messages that a client sends: made, or the lines of a file.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::thread;
@@ -86,7 +86,7 @@ impl Messages {
             Source::Made { numbers, length } => {
                 let Some(number) = numbers.next() else { return Ok(false) };
                 let end = data.len() + *length;
-                data.extend_from_slice(format!("{number:05}").as_bytes());
+                write!(data, "{number:05}")?; // into memory: it cannot fail
                 data.resize(end - 1, b'a');
                 data.push(b'\n');
             }

@@ -5,7 +5,7 @@
 //!
 //! `cargo run -q -p echoserv` in terminal 1, `cargo run -q -p client_thread -- localhost:10007` in 2
 
-use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use common::report::Report;
 use common::{exit, net};
 use crossbeam_channel::{Receiver, bounded};
 
-/// Bytes that one write sends, and that one read may return.
+/// Bytes that messages are collected to before they are sent, and that one read may return.
 const PIECE: usize = 64 * 1024;
 
 /// How a direction came to its end.
@@ -82,16 +82,17 @@ impl Client {
     }
 
     fn send(&self, mut messages: Messages) -> io::Result<()> {
-        let (mut out, mut message) = (BufWriter::with_capacity(PIECE, &self.sock), Vec::new());
-        while messages.append(&mut message)? {
-            self.report().sent(&message);
-            out.write_all(&message)?;
-            message.clear();
-            if !messages.is_ready() {
-                out.flush()?; // nobody gets what lies in our buffer while we wait for the next one
+        let (mut data, mut more) = (Vec::new(), true);
+        while more {
+            let start = data.len();
+            more = messages.append(&mut data)?;
+            self.report().sent(&data[start..]);
+            if !more || data.len() >= PIECE || !messages.is_ready() {
+                (&self.sock).write_all(&data)?; // nothing is kept back while we wait for the next one
+                data.clear();
             }
         }
-        out.flush()
+        Ok(())
     }
 
     fn receive(&self) -> io::Result<()> {
