@@ -150,6 +150,12 @@ impl Chat {
         if users.len() < before {
             self.tell_left(&mut users, addr);
         }
+        drop(users);
+        if matches!(end, End::Refused(_)) {
+            // Closing with unread input would send an RST and destroy the reason on its way.
+            let _ = sock.set_read_timeout(Some(Duration::from_secs(1)));
+            let _ = io::copy(&mut (&*sock).take(16 << 20), &mut io::sink());
+        }
     }
 
     fn queue(&self, sock: &Arc<TcpStream>) -> io::Result<Queue> {
