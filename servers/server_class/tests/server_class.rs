@@ -2,36 +2,20 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
-use harness::{LIMIT, Server, program};
+use harness::{Server, ask, program};
 
 fn start(args: &[&str]) -> Server {
     let args = [&["localhost:0", "--backlog", "200"], args].concat();
     Server::start(Path::new(env!("CARGO_BIN_EXE_server_class")), args).unwrap()
 }
 
-fn connect(server: &Server) -> TcpStream {
-    let sock = TcpStream::connect(server.addr).unwrap();
-    sock.set_read_timeout(Some(LIMIT)).unwrap();
-    sock
-}
-
-/// Sends `message` and takes as much back.
-fn ask(mut sock: &TcpStream, message: &[u8]) -> Vec<u8> {
-    let mut back = vec![0; message.len()];
-    sock.write_all(message).unwrap();
-    sock.read_exact(&mut back).unwrap();
-    back
-}
-
 #[test]
 fn upper_is_a_service_for_many_clients_at_once() {
     let server = start(&["--service", "upper"]);
-    let socks: Vec<_> = (0..20).map(|_| connect(&server)).collect();
+    let socks: Vec<_> = (0..20).map(|_| server.connect()).collect();
     for sock in socks.iter().rev() {
         let sentence = "naïve 안녕\n".as_bytes();
         assert_eq!(ask(sock, sentence), "NAïVE 안녕\n".as_bytes()); // ASCII only

@@ -3,32 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Read;
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use harness::{LIMIT, Server};
+use harness::{LIMIT, Server, ask};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 fn start(args: &[&str]) -> Server {
     let args = [&["localhost:0", "--backlog", "200"], args].concat();
     Server::start(Path::new(env!("CARGO_BIN_EXE_server_fork")), args).unwrap()
-}
-
-fn connect(server: &Server) -> TcpStream {
-    let sock = TcpStream::connect(server.addr).unwrap();
-    sock.set_read_timeout(Some(LIMIT)).unwrap();
-    sock
-}
-
-/// Sends `message` and takes as much back.
-fn ask(mut sock: &TcpStream, message: &[u8]) -> Vec<u8> {
-    let mut back = vec![0; message.len()];
-    sock.write_all(message).unwrap();
-    sock.read_exact(&mut back).unwrap();
-    back
 }
 
 /// The ids of the server's children, ended ones that nobody has reaped included.
@@ -56,7 +42,7 @@ fn sockets(pid: i32) -> usize {
 #[test]
 fn each_client_has_a_child_and_each_process_its_own_socket_only() {
     let server = start(&[]);
-    let socks: Vec<_> = (0..5).map(|_| connect(&server)).collect();
+    let socks: Vec<_> = (0..5).map(|_| server.connect()).collect();
     socks.iter().for_each(|sock| assert_eq!(ask(sock, b"x"), b"x"));
     assert_eq!(children(&server).len(), 5);
     for child in children(&server) {
@@ -71,7 +57,7 @@ fn each_client_has_a_child_and_each_process_its_own_socket_only() {
 fn hundreds_of_ended_children_leave_no_zombie_and_no_client_is_lost() {
     let server = start(&[]);
     for _ in 0..10 {
-        let socks: Vec<_> = (0..50).map(|_| connect(&server)).collect();
+        let socks: Vec<_> = (0..50).map(|_| server.connect()).collect();
         socks.iter().for_each(|sock| assert_eq!(ask(sock, b"x"), b"x"));
     } // fifty end at once, while others are accepted
     assert!(eventually(|| children(&server).is_empty()), "{:?}", children(&server));
@@ -81,7 +67,7 @@ fn hundreds_of_ended_children_leave_no_zombie_and_no_client_is_lost() {
 fn the_children_end_with_their_parent_however_it_ends() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
         let mut server = start(&[]);
-        let socks: Vec<_> = (0..3).map(|_| connect(&server)).collect();
+        let socks: Vec<_> = (0..3).map(|_| server.connect()).collect();
         socks.iter().for_each(|sock| assert_eq!(ask(sock, b"x"), b"x"));
         kill(Pid::from_raw(server.process.pid.cast_signed()), signal).unwrap(); // it alone
         server.process.wait(LIMIT).unwrap();

@@ -3,39 +3,24 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{LIMIT, Server};
+use harness::{LIMIT, Server, ask};
 
 fn start(args: &[&str]) -> Server {
     let args = [&["localhost:0", "--backlog", "200"], args].concat();
     Server::start(Path::new(env!("CARGO_BIN_EXE_server_pool")), args).unwrap()
 }
 
-fn connect(server: &Server) -> TcpStream {
-    let sock = TcpStream::connect(server.addr).unwrap();
-    sock.set_read_timeout(Some(LIMIT)).unwrap();
-    sock
-}
-
-/// Sends `message` and takes as much back.
-fn ask(mut sock: &TcpStream, message: &[u8]) -> Vec<u8> {
-    let mut back = vec![0; message.len()];
-    sock.write_all(message).unwrap();
-    sock.read_exact(&mut back).unwrap();
-    back
-}
-
 #[test]
 fn who_comes_when_all_workers_are_busy_waits_and_is_served_in_the_end() {
     let server = start(&["--workers", "2"]);
-    let mut busy: Vec<_> = (0..2).map(|_| connect(&server)).collect();
+    let mut busy: Vec<_> = (0..2).map(|_| server.connect()).collect();
     busy.iter().for_each(|sock| assert_eq!(ask(sock, b"x"), b"x"));
     // Two wait in the channel, one with the accepting thread, the others in the system's queue.
-    let waiting: Vec<_> = (0..20).map(|_| connect(&server)).collect();
+    let waiting: Vec<_> = (0..20).map(|_| server.connect()).collect();
     for mut sock in &waiting {
         sock.write_all(b"waiting").unwrap();
     }
@@ -56,7 +41,7 @@ fn who_comes_when_all_workers_are_busy_waits_and_is_served_in_the_end() {
 #[test]
 fn sixteen_workers_unless_told_otherwise_and_never_none() {
     let server = start(&[]);
-    let socks: Vec<_> = (0..16).map(|_| connect(&server)).collect();
+    let socks: Vec<_> = (0..16).map(|_| server.connect()).collect();
     socks.iter().rev().for_each(|sock| assert_eq!(ask(sock, b"x"), b"x"));
     for workers in ["0", "65536", "many"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_server_pool"));

@@ -8,25 +8,12 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use harness::{LIMIT, Server};
+use harness::{Server, ask};
 use socket2::SockRef;
 
 fn start(args: &[&str]) -> Server {
     let args = [&["localhost:0", "--backlog", "500"], args].concat();
     Server::start(Path::new(env!("CARGO_BIN_EXE_server_select")), args).unwrap()
-}
-
-fn connect(server: &Server) -> TcpStream {
-    let sock = TcpStream::connect(server.addr).unwrap();
-    sock.set_read_timeout(Some(LIMIT)).unwrap();
-    sock
-}
-
-fn ask(mut sock: &TcpStream, message: &[u8]) -> Vec<u8> {
-    let mut back = vec![0; message.len()];
-    sock.write_all(message).unwrap();
-    sock.read_exact(&mut back).unwrap();
-    back
 }
 
 /// A figure of `/proc/PID/status`, proc(5).
@@ -46,7 +33,7 @@ fn cpu_time(server: &Server) -> u64 {
 #[test]
 fn one_thread_and_less_than_a_kibibyte_for_each_of_three_thousand() {
     let server = start(&[]);
-    assert_eq!(ask(&connect(&server), b"first"), b"first");
+    assert_eq!(ask(&server.connect(), b"first"), b"first");
     let before = status(&server, "RssAnon");
     let mut socks = Vec::new();
     while socks.len() < 3000 {
@@ -68,9 +55,9 @@ fn one_thread_and_less_than_a_kibibyte_for_each_of_three_thousand() {
 #[test]
 fn what_a_slow_reader_filled_is_freed_when_it_has_read() {
     let server = start(&["-b", "65536"]);
-    assert_eq!(ask(&connect(&server), b"first"), b"first");
+    assert_eq!(ask(&server.connect(), b"first"), b"first");
     let before = status(&server, "RssAnon");
-    let socks: Vec<_> = (0..30).map(|_| connect(&server)).collect();
+    let socks: Vec<_> = (0..30).map(|_| server.connect()).collect();
     for mut sock in &socks {
         // Until nothing more fits, for a while: what is unsent has gathered in the server then.
         sock.set_nonblocking(true).unwrap();
@@ -95,7 +82,7 @@ fn what_a_slow_reader_filled_is_freed_when_it_has_read() {
 #[test]
 fn urgent_data_does_not_keep_it_busy() {
     let server = start(&[]);
-    let sock = connect(&server);
+    let sock = server.connect();
     assert_eq!(ask(&sock, b"x"), b"x");
     SockRef::from(&sock).send_out_of_band(b"!").unwrap();
     let mut back = [0; 1];
@@ -109,9 +96,9 @@ fn urgent_data_does_not_keep_it_busy() {
 #[test]
 fn at_the_limit_with_somebody_waiting_it_does_not_turn() {
     let server = start(&["--max-clients", "1"]);
-    let sock = connect(&server);
+    let sock = server.connect();
     assert_eq!(ask(&sock, b"x"), b"x");
-    let _waiting = connect(&server);
+    let _waiting = server.connect();
     let before = cpu_time(&server);
     std::thread::sleep(Duration::from_millis(500));
     assert!(cpu_time(&server) - before < 10, "it turns without end");

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{LIMIT, Process, Server, has, program};
+use harness::{LIMIT, Process, Server, ask, has, program};
 use nix::sys::signal::Signal;
 use socket2::SockRef;
 
@@ -19,20 +19,6 @@ const RIGHT: [&str; 4] = ["server_select", "server_thread", "server_class", "ser
 fn start(name: &str, args: &[&str]) -> Server {
     let args = [&["localhost:0", "--backlog", "500"], args].concat();
     Server::start(&program(name), args).unwrap()
-}
-
-fn connect(server: &Server) -> TcpStream {
-    let sock = TcpStream::connect(server.addr).unwrap();
-    sock.set_read_timeout(Some(LIMIT)).unwrap();
-    sock
-}
-
-/// Sends `message` and takes as much back.
-fn ask(mut sock: &TcpStream, message: &[u8]) -> Vec<u8> {
-    let mut back = vec![0; message.len()];
-    sock.write_all(message).unwrap();
-    sock.read_exact(&mut back).unwrap();
-    back
 }
 
 /// Sends `message` and a FIN, and takes everything that comes back.
@@ -52,7 +38,7 @@ fn reset(sock: TcpStream) {
 fn a_silent_client_keeps_nobody_waiting() {
     for name in RIGHT {
         let server = start(name, &[]);
-        let socks: Vec<_> = (0..100).map(|_| connect(&server)).collect();
+        let socks: Vec<_> = (0..100).map(|_| server.connect()).collect();
         for (n, sock) in socks.iter().enumerate().rev() {
             let message = format!("{name} {n}");
             assert_eq!(ask(sock, message.as_bytes()), message.as_bytes());
@@ -66,7 +52,7 @@ fn any_bytes_come_back_whatever_the_buffer() {
     for name in RIGHT {
         for buffer in ["1", "1000", "65536"] {
             let server = start(name, &["--buffer", buffer]);
-            let sock = connect(&server);
+            let sock = server.connect();
             std::thread::scope(|scope| {
                 let sender = || {
                     (&sock).write_all(&message).unwrap();
@@ -85,9 +71,9 @@ fn any_bytes_come_back_whatever_the_buffer() {
 fn resets_at_every_moment_harm_nobody() {
     for name in RIGHT {
         let server = start(name, &[]);
-        let witness = connect(&server);
+        let witness = server.connect();
         for n in 0..200 {
-            let sock = connect(&server);
+            let sock = server.connect();
             match n % 4 {
                 0 => {}                                              // at once
                 1 => (&sock).write_all(b"never read back").unwrap(), // with an echo on its way
@@ -99,7 +85,7 @@ fn resets_at_every_moment_harm_nobody() {
                 assert_eq!(ask(&witness, b"unharmed"), b"unharmed");
             }
         }
-        assert_eq!(exchange(&connect(&server), b"still there"), b"still there");
+        assert_eq!(exchange(&server.connect(), b"still there"), b"still there");
         assert_eq!(exchange(&witness, b"unharmed"), b"unharmed");
         assert!(server.logged("Client lost"), "{name}");
     }
@@ -109,7 +95,7 @@ fn resets_at_every_moment_harm_nobody() {
 fn who_sends_and_never_reads_harms_nobody() {
     for name in RIGHT {
         let server = start(name, &["-b", "65536"]);
-        let hog = connect(&server);
+        let hog = server.connect();
         hog.set_nonblocking(true).unwrap();
         let (data, mut sent) = (vec![b'x'; 1 << 20], 0);
         // Until nothing more fits, for a while: both systems and the server have had enough then.
@@ -119,7 +105,7 @@ fn who_sends_and_never_reads_harms_nobody() {
                 Ok(n) => (sent, full) = (sent + n, 0),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     full += 1;
-                    assert_eq!(ask(&connect(&server), b"unharmed"), b"unharmed");
+                    assert_eq!(ask(&server.connect(), b"unharmed"), b"unharmed");
                 }
                 Err(error) => panic!("{name}: {error}"),
             }
@@ -140,7 +126,7 @@ fn a_signal_ends_it_with_clients_connected_and_its_port_is_free_at_once() {
         for signal in [Signal::SIGINT, Signal::SIGTERM] {
             let mut server = Server::start(&program(name), [&here]).unwrap();
             here = server.addr.to_string();
-            let socks: Vec<_> = (0..3).map(|_| connect(&server)).collect();
+            let socks: Vec<_> = (0..3).map(|_| server.connect()).collect();
             socks.iter().for_each(|sock| assert_eq!(ask(sock, b"x"), b"x"));
             nix::sys::signal::kill(pid_of(&server), signal).unwrap(); // it alone, not its children
             let status = server.process.wait(LIMIT).unwrap();
@@ -160,7 +146,7 @@ fn pid_of(server: &Server) -> nix::unistd::Pid {
 fn being_stopped_and_continued_is_no_error() {
     for name in RIGHT {
         let server = start(name, &[]);
-        let sock = connect(&server);
+        let sock = server.connect();
         assert_eq!(ask(&sock, b"before"), b"before");
         server.process.signal(Signal::SIGSTOP);
         (&sock).write_all(b"after").unwrap();
@@ -168,7 +154,7 @@ fn being_stopped_and_continued_is_no_error() {
         let mut back = [0; 5];
         (&sock).read_exact(&mut back).unwrap();
         assert_eq!(&back, b"after");
-        assert_eq!(exchange(&connect(&server), b"new"), b"new");
+        assert_eq!(exchange(&server.connect(), b"new"), b"new");
     }
 }
 
@@ -185,7 +171,7 @@ fn out_of_descriptors_newcomers_are_sent_away_and_the_others_served() {
         let more: Vec<_> = more.iter().map(Into::into).collect();
         let all = [&limited[..], &[program(name).into_os_string()], &args, &more].concat();
         let server = Server::start(Path::new("sh"), all).unwrap();
-        let socks: Vec<_> = (0..60).map(|_| connect(&server)).collect();
+        let socks: Vec<_> = (0..60).map(|_| server.connect()).collect();
         let mut served = 0;
         for mut sock in &socks {
             let mut back = [0; 1];
@@ -206,7 +192,7 @@ fn out_of_descriptors_newcomers_are_sent_away_and_the_others_served() {
 /// Connects until it is not sent away: the server may not yet have seen that the others have gone.
 fn patient(server: &Server) -> TcpStream {
     for _ in 0..1000 {
-        let mut sock = connect(server);
+        let mut sock = server.connect();
         let mut back = [0; 1];
         if sock.write_all(b"x").and_then(|()| sock.read(&mut back)).is_ok_and(|n| n == 1) {
             return sock;
@@ -220,9 +206,9 @@ fn patient(server: &Server) -> TcpStream {
 fn over_the_limit_a_client_waits_until_another_leaves() {
     for name in ["server_select", "server_thread", "server_class"] {
         let server = start(name, &["--max-clients", "2"]);
-        let mut served: Vec<_> = (0..2).map(|_| connect(&server)).collect();
+        let mut served: Vec<_> = (0..2).map(|_| server.connect()).collect();
         served.iter().for_each(|sock| assert_eq!(ask(sock, b"x"), b"x"));
-        let waiting = connect(&server);
+        let waiting = server.connect();
         (&waiting).write_all(b"let me in").unwrap();
         waiting.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         assert!((&waiting).read(&mut [0]).is_err(), "{name}: served over the limit");
@@ -234,7 +220,7 @@ fn over_the_limit_a_client_waits_until_another_leaves() {
         assert_eq!(ask(&served[0], b"x"), b"x");
         // And in turn, without a pause for each.
         drop(served);
-        (0..50).for_each(|_| assert_eq!(exchange(&connect(&server), b"next"), b"next"));
+        (0..50).for_each(|_| assert_eq!(exchange(&server.connect(), b"next"), b"next"));
     }
 }
 
@@ -242,7 +228,7 @@ fn over_the_limit_a_client_waits_until_another_leaves() {
 fn who_is_silent_for_too_long_is_closed_and_who_is_not_is_served() {
     for name in ["server_select", "server_thread", "server_class"] {
         let server = start(name, &["--idle-timeout", "1"]);
-        let (silent, busy) = (connect(&server), connect(&server));
+        let (silent, busy) = (server.connect(), server.connect());
         silent.set_nonblocking(true).unwrap();
         let mut asked = 0;
         let waits = |error: std::io::Error| error.kind() == ErrorKind::WouldBlock;
@@ -321,7 +307,7 @@ print('ok')";
 fn every_connection_has_a_keepalive() {
     for name in RIGHT {
         let server = start(name, &[]);
-        let sock = connect(&server);
+        let sock = server.connect();
         assert_eq!(ask(&sock, b"x"), b"x");
         // proc(5): local port, remote port, …, the timer: 2 is the keepalive's.
         let (here, there) = (server.addr.port(), sock.local_addr().unwrap().port());

@@ -3,11 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use harness::{LIMIT, Server};
+use harness::{LIMIT, Server, ask};
 use socket2::SockRef;
 
 fn start(args: &[&str]) -> Server {
@@ -15,24 +14,10 @@ fn start(args: &[&str]) -> Server {
     Server::start(Path::new(env!("CARGO_BIN_EXE_server_select0")), args).unwrap()
 }
 
-fn connect(server: &Server) -> TcpStream {
-    let sock = TcpStream::connect(server.addr).unwrap();
-    sock.set_read_timeout(Some(LIMIT)).unwrap();
-    sock
-}
-
-/// Sends `message` and takes as much back.
-fn ask(mut sock: &TcpStream, message: &[u8]) -> Vec<u8> {
-    let mut back = vec![0; message.len()];
-    sock.write_all(message).unwrap();
-    sock.read_exact(&mut back).unwrap();
-    back
-}
-
 #[test]
 fn good_clients_are_served_all_at_once() {
     let server = start(&[]);
-    let mut socks: Vec<_> = (0..100).map(|_| connect(&server)).collect();
+    let mut socks: Vec<_> = (0..100).map(|_| server.connect()).collect();
     for _ in 0..3 {
         socks.iter().rev().for_each(|sock| assert_eq!(ask(sock, b"x"), b"x"));
         socks.truncate(socks.len() / 2);
@@ -42,7 +27,7 @@ fn good_clients_are_served_all_at_once() {
 #[test]
 fn a_reset_ends_it() {
     let mut server = start(&[]);
-    let (witness, sock) = (connect(&server), connect(&server));
+    let (witness, sock) = (server.connect(), server.connect());
     assert_eq!(ask(&witness, b"x"), b"x");
     assert_eq!(ask(&sock, b"x"), b"x");
     SockRef::from(&sock).set_linger(Some(Duration::ZERO)).unwrap();
@@ -55,7 +40,7 @@ fn a_reset_ends_it() {
 #[test]
 fn a_client_that_never_reads_ends_it() {
     let mut server = start(&[]);
-    let sock = connect(&server);
+    let sock = server.connect();
     sock.set_nonblocking(true).unwrap();
     let mut sent = 0;
     while server.process.wait(Duration::ZERO).is_none() {

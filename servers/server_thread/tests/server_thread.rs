@@ -10,25 +10,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{LIMIT, Server};
+use harness::{LIMIT, Server, ask};
 
 fn start(args: &[&str]) -> Server {
     let args = [&["localhost:0", "--backlog", "200"], args].concat();
     Server::start(Path::new(env!("CARGO_BIN_EXE_server_thread")), args).unwrap()
-}
-
-fn connect(server: &Server) -> TcpStream {
-    let sock = TcpStream::connect(server.addr).unwrap();
-    sock.set_read_timeout(Some(LIMIT)).unwrap();
-    sock
-}
-
-/// Sends `message` and takes as much back.
-fn ask(mut sock: &TcpStream, message: &[u8]) -> Vec<u8> {
-    let mut back = vec![0; message.len()];
-    sock.write_all(message).unwrap();
-    sock.read_exact(&mut back).unwrap();
-    back
 }
 
 /// The names of the server's threads, but for the first.
@@ -42,7 +28,7 @@ fn threads(server: &Server) -> Vec<String> {
 #[test]
 fn each_client_has_a_thread_of_its_name_until_it_leaves() {
     let server = start(&[]);
-    let socks: Vec<_> = (0..5).map(|_| connect(&server)).collect();
+    let socks: Vec<_> = (0..5).map(|_| server.connect()).collect();
     socks.iter().for_each(|sock| assert_eq!(ask(sock, b"x"), b"x"));
     let mut found = threads(&server);
     found.sort();
@@ -78,7 +64,7 @@ fn out_of_threads_a_client_is_sent_away() {
     let server = Server { process, addr };
     let mut socks = Vec::new();
     let sent_away = (0..20).any(|_| {
-        socks.push(connect(&server));
+        socks.push(server.connect());
         let mut sock = socks.last().unwrap();
         !matches!(sock.write_all(b"x").and_then(|()| sock.read(&mut [0])), Ok(1))
     });

@@ -257,6 +257,16 @@ impl Server {
         }
     }
 
+    /// A connection to the server, on which a read waits at most [`LIMIT`].
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn connect(&self) -> TcpStream {
+        let sock = TcpStream::connect(self.addr).expect("a connection");
+        sock.set_read_timeout(Some(LIMIT)).expect("a time-out");
+        sock
+    }
+
     /// Waits until the server has logged `text` on stderr, at most [`LIMIT`]; whether it has.
     pub fn logged(&self, text: &str) -> bool {
         let found = |log: &[u8]| String::from_utf8_lossy(log).contains(text);
@@ -280,6 +290,17 @@ pub fn serve(what: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static
     };
     watch("server", accept).expect("a thread");
     addr
+}
+
+/// Sends `message` and takes as much back.
+///
+/// # Panics
+/// It does not come.
+pub fn ask(mut sock: &TcpStream, message: &[u8]) -> Vec<u8> {
+    let mut back = vec![0; message.len()];
+    sock.write_all(message).expect("room for the message");
+    sock.read_exact(&mut back).expect("an answer");
+    back
 }
 
 /// Sends back whatever comes, up to the FIN: for [`serve`].

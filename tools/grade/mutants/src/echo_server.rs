@@ -236,13 +236,13 @@ impl Server<'static> {
     fn fork(self, conn: TcpStream) -> io::Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["echo-server", self.name, "child"]).stdin(Stdio::from(OwnedFd::from(conn)));
-        let mut child = match command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
-            Ok(child) => child,
-            Err(_) => return Ok(()), // the client is closed
-        };
-        let pid = child.id();
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         let children = || CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
-        children().get_or_insert_default().insert(pid);
+        let mut known = children(); // a signal must not come between a child and its being known
+        let Ok(mut child) = command.spawn() else { return Ok(()) }; // the client is closed
+        let pid = child.id();
+        known.get_or_insert_default().insert(pid);
+        drop(known);
         if !self.is("fork-leaves-zombies") {
             thread::Builder::new().stack_size(32 * 1024).spawn(move || {
                 let _ = child.wait();
