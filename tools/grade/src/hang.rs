@@ -130,7 +130,12 @@ pub fn work(group: u32) -> Option<HashMap<u32, Work>> {
 
 /// The time that the threads of process group `group` have been on a CPU.
 pub fn run_time(group: u32) -> Option<Duration> {
-    work(group).map(|work| work.values().map(|thread| thread.ran).sum())
+    work(group).map(|work| ran(&work))
+}
+
+/// The time that all threads of `work` have been on a CPU.
+pub fn ran(work: &HashMap<u32, Work>) -> Duration {
+    work.values().map(|thread| thread.ran).sum()
 }
 
 /// How long threads were busy in a `window` of time, `before` and `after` which they had done so
