@@ -120,7 +120,7 @@ impl Trial<'_> {
     pub fn is_busy_since(&self, since: Instant, before: Option<Duration>) -> Option<String> {
         let elapsed = since.elapsed();
         let ran = self.run_time()?.saturating_sub(before?);
-        (ran > (elapsed / 30).max(Duration::from_millis(5)))
+        (ran > (elapsed / 60).max(Duration::from_millis(2)))
             .then(|| format!("it ran for {ran:.0?} in {elapsed:.0?} of silence"))
     }
 
