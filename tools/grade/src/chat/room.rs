@@ -445,17 +445,17 @@ impl Participant {
     /// Waits until `found` holds for the lines so far, or the client has written on stderr; whether
     /// one of them came.
     pub fn hears_or_complains(&self, mut found: impl FnMut(&[Vec<u8>]) -> bool) -> bool {
-        let heard = |found: &mut dyn FnMut(&[Vec<u8>]) -> bool| found(&self.ear.lock().lines);
-        match &self.body {
-            Body::Lines { .. } => self.ear.wait(found),
-            Body::Client(process) => {
-                // Two streams: neither is left waiting long for the other.
-                let look = Duration::from_millis(20);
-                let tries = QUIET.as_millis() / look.as_millis();
-                (0..tries).any(|_| {
-                    let complaint = process.stderr.wait(look, |bytes| !bytes.is_empty());
-                    heard(&mut found) || !complaint.is_empty()
-                })
+        /// Two streams: neither is left waiting long for the other.
+        const LOOK: Duration = Duration::from_millis(20);
+        let end = Instant::now() + QUIET;
+        loop {
+            let is_over = self.ear.lock().over; // then a last look, also at all of stderr
+            let within = if is_over { PATIENCE } else { Duration::ZERO };
+            if self.ear.wait_within(LOOK, &mut found) || !self.complaint(within).is_empty() {
+                return true;
+            }
+            if is_over || Instant::now() > end {
+                return false;
             }
         }
     }
