@@ -1,7 +1,8 @@
-//! An echo client that sends and receives at the same time: a thread for each direction.
-//! It shows two streams that do not wait for each other, whatever the server's order. How each came
-//! to its end crosses a channel, so that the first is heard at once. Still wrong: a blocked thread
-//! cannot be called off, only left behind. `client_select` repairs it.
+//! An echo client that sends and receives at the same time: a second thread does the sending.
+//! It shows two streams that do not wait for each other, whatever the server's order; how the
+//! sending came to its end crosses a channel. Still wrong: a blocked thread cannot be called off,
+//! only left behind, so the thread that can wait for ever is the one that nobody joins.
+//! `client_select` repairs it.
 //!
 //! `cargo run -q -p echoserv` in terminal 1, `cargo run -q -p client_thread -- localhost:10007` in 2
 
@@ -21,12 +22,6 @@ use crossbeam_channel::{Receiver, bounded};
 /// Bytes that messages are collected to before they are sent, and that one read may return.
 const PIECE: usize = 64 * 1024;
 
-/// How a direction came to its end.
-enum End {
-    Sent(io::Result<()>),
-    Received(io::Result<()>),
-}
-
 fn main() -> ExitCode {
     let args = ClientArgs::parse(clap::command!(), 100, 2000);
     let mut report = Report::new(&args.target.server);
@@ -38,14 +33,17 @@ fn main() -> ExitCode {
 
 fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<()> {
     let silence = sock.read_timeout()?.unwrap_or(Duration::MAX);
-    sock.set_read_timeout(None)?; // one direction may wait as long as the other goes on
+    sock.set_read_timeout(Some(silence / 4))?; // to look whether the other direction goes on
     sock.set_write_timeout(None)?;
     let client = Arc::new(Client { sock, report: Mutex::new(report.clone()) });
-    let (sending, ends) = bounded(2);
-    let (receiving, sender, receiver) = (sending.clone(), client.clone(), client.clone());
-    thread::Builder::new().spawn(move || sending.send(End::Sent(sender.send(messages))))?;
-    thread::Builder::new().spawn(move || receiving.send(End::Received(receiver.receive())))?;
-    let result = client.wait(&ends, silence);
+    let (sender, (end, ended)) = (client.clone(), bounded(1));
+    thread::Builder::new().spawn(move || {
+        let result = sender.send(messages);
+        let how = if result.is_ok() { Shutdown::Write } else { Shutdown::Both };
+        let _ = end.send(result); // nobody listens any more: the receiver was first
+        let _ = sender.sock.shutdown(how); // a FIN; Both: and the receiver reads 0, too
+    })?;
+    let result = client.receive(&ended, silence);
     report.clone_from(&client.report());
     result
 }
@@ -57,30 +55,6 @@ struct Client {
 }
 
 impl Client {
-    /// Waits until all is received, a thread fails, or nothing moves any more. No thread is joined: it
-    /// may be blocked for ever, by the server or by standard input, and ends with the program.
-    fn wait(&self, ends: &Receiver<End>, silence: Duration) -> io::Result<()> {
-        let (mut finished, mut seen, mut since) = (false, (0, 0), Instant::now());
-        loop {
-            match ends.recv_timeout(silence / 4) {
-                Ok(End::Sent(result)) => {
-                    result.and_then(|()| self.sock.shutdown(Shutdown::Write))?; // sends a FIN
-                    finished = true;
-                }
-                Ok(End::Received(Ok(()))) if !finished => return Err(exit::left_early()),
-                Ok(End::Received(result)) => return result,
-                Err(_) => {
-                    let (sent, received) = self.report().totals();
-                    if (sent, received) != seen || (!finished && sent == received) {
-                        (seen, since) = ((sent, received), Instant::now());
-                    } else if since.elapsed() >= silence {
-                        return Err(exit::silent());
-                    }
-                }
-            }
-        }
-    }
-
     fn send(&self, mut messages: Messages) -> io::Result<()> {
         let (mut data, mut more) = (Vec::new(), true);
         while more {
@@ -95,13 +69,25 @@ impl Client {
         Ok(())
     }
 
-    fn receive(&self) -> io::Result<()> {
-        let mut buffer = vec![0; PIECE];
+    /// Receives to the end of the stream, or until nothing moves any more in either direction.
+    fn receive(&self, ended: &Receiver<io::Result<()>>, silence: Duration) -> io::Result<()> {
+        let (mut buffer, mut seen, mut since) = (vec![0; PIECE], (0, 0), Instant::now());
         loop {
             match (&self.sock).read(&mut buffer) {
-                Ok(0) => return Ok(()),
+                Ok(0) => return ended.try_recv().unwrap_or_else(|_| Err(exit::left_early())),
                 Ok(n) => self.report().received(&buffer[..n]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    let (sent, received) = self.report().totals();
+                    let is_our_turn = ended.is_empty() && sent == received;
+                    if is_our_turn || (sent, received) != seen {
+                        (seen, since) = ((sent, received), Instant::now());
+                    } else if since.elapsed() >= silence {
+                        return Err(exit::silent());
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
