@@ -81,10 +81,9 @@ impl Facts {
             facts.processes += 1;
             facts.threads += list("task").into_iter().flatten().count();
             facts.receiving += hang::calls(pid).iter().filter(|c| RECEIVING.contains(c)).count();
-            for descriptor in list("fd").into_iter().flatten().flatten() {
-                let target = fs::read_link(descriptor.path()).unwrap_or_default();
+            for is_socket in descriptors(pid) {
                 facts.descriptors += 1;
-                facts.sockets += usize::from(target.to_string_lossy().starts_with("socket:"));
+                facts.sockets += usize::from(is_socket);
             }
             facts.memory += memory(pid).unwrap_or_default();
         }
@@ -99,6 +98,20 @@ impl fmt::Display for Facts {
         write!(f, "{}, {}, ", number(descriptors, "descriptor"), number(zombies, "zombie"))?;
         write!(f, "{memory} KiB")
     }
+}
+
+/// The descriptors of process `pid`: for each, whether it is a socket.
+fn descriptors(pid: u32) -> impl Iterator<Item = bool> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    descriptors.map(|descriptor| {
+        let target = fs::read_link(descriptor.path()).unwrap_or_default();
+        target.as_os_str().as_encoded_bytes().starts_with(b"socket:")
+    })
+}
+
+/// Whether process `pid` itself has a socket.
+pub fn has_socket(pid: u32) -> bool {
+    descriptors(pid).any(|is_socket| is_socket)
 }
 
 /// The calls in which a thread waits for one client.

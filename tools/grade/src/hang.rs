@@ -162,13 +162,14 @@ pub fn busy(
 
 /// Whether a thread of process group `group` runs, or would if a CPU were free.
 pub fn is_running(group: u32) -> bool {
-    let processes = processes(group).unwrap_or_default();
-    let folders = processes.into_iter().map(|pid| format!("/proc/{pid}/task"));
-    let mut tasks = folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
-    tasks.any(|task| {
-        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" R"))
-    })
+    let runs = |pid: u32| {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        tasks
+            .map(|task| fs::read_to_string(task.path().join("stat")).unwrap_or_default())
+            .any(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" R")))
+    };
+    // The first mostly tells, and to find the others all processes are looked at.
+    runs(group) || processes(group).unwrap_or_default().into_iter().any(runs)
 }
 
 /// The processes of process group `group`, zombies too: a program and its children.

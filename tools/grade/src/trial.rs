@@ -37,6 +37,7 @@ pub struct Trial<'s> {
     process: Option<Process>,
     waited: String,
     descriptors: Option<usize>,
+    claim: Option<Claim>,
     /// How the program serves several clients, once it was seen doing it.
     pub architecture: Option<Architecture>,
 }
@@ -54,8 +55,15 @@ pub struct Ended {
 impl<'s> Trial<'s> {
     /// A trial of `subject` that has not begun.
     pub fn new(subject: &'s Subject, recorder: Recorder) -> Self {
-        let (waited, descriptors, architecture) = (String::new(), None, None);
-        Trial { subject, recorder, process: None, waited, descriptors, architecture }
+        Trial {
+            subject,
+            recorder,
+            process: None,
+            waited: String::new(),
+            descriptors: None,
+            claim: None,
+            architecture: None,
+        }
     }
 
     /// A listening socket on a free port of `host`, with receive buffers of `buffer` bytes, or as
@@ -119,18 +127,10 @@ impl<'s> Trial<'s> {
     /// # Errors
     /// It cannot be started, or never opens the port.
     pub fn serve(&mut self, host: IpAddr, transport: Transport) -> Result<SocketAddr, Stop> {
-        /// Another grader on this machine may take the port just before the server does.
-        const TRIES: usize = 3;
-        let mut tries = 0;
-        loop {
-            let server = SocketAddr::new(host, free_port(host)?);
-            tries += 1;
-            match self.serve_at(server, transport) {
-                Err(Stop::Failed(failure))
-                    if tries < TRIES && (failure.seen.contains("in use") || !is_free(server)?) => {}
-                result => return result.map(|()| server),
-            }
-        }
+        let (port, claim) = free_port(host)?;
+        self.claim = Some(claim);
+        let server = SocketAddr::new(host, port);
+        self.serve_at(server, transport).map(|()| server)
     }
 
     /// As [`Trial::serve`], at an address that was used before.
@@ -140,9 +140,16 @@ impl<'s> Trial<'s> {
     pub fn serve_at(&mut self, server: SocketAddr, transport: Transport) -> Result<(), Stop> {
         /// Nothing tells when a port is opened by somebody else, so it is looked for.
         const LOOK: Duration = Duration::from_millis(5);
+        /// The system's list of sockets is long. A process that has none may yet have a child that
+        /// listens, and is looked after less often.
+        const RARELY: u32 = 8;
         self.start(&Run { server, count: 0, length: 0, timeout: START, json: false })?;
         let end = Instant::now() + START;
-        while !hang::is_open(server.port(), transport)? {
+        for look in 1.. {
+            let is_worth_it = facts::has_socket(self.process()?.pid) || look % RARELY == 0;
+            if is_worth_it && hang::is_open(server.port(), transport)? {
+                break;
+            }
             let seen = match self.process()?.wait(LOOK) {
                 // The shell could not start it: see `start`.
                 Some(status) if self.descriptors.is_some() && is_not_found(status) => {
@@ -392,9 +399,10 @@ fn is_not_found(status: ExitStatus) -> bool {
     matches!(status.code(), Some(126 | 127))
 }
 
-/// A port of `host` that nobody uses. It lies below those that the system gives to clients, so that
-/// no connection of somebody else takes it before the server does.
-fn free_port(host: IpAddr) -> io::Result<u16> {
+/// A port of `host` that nobody uses, and that no other grader takes as long as it is claimed. It lies
+/// below those that the system gives to clients, so that no connection of somebody else takes it
+/// before the server does.
+fn free_port(host: IpAddr) -> io::Result<(u16, Claim)> {
     const FIRST: u32 = 10_000;
     const LAST: u32 = 32_000; // net.ipv4.ip_local_port_range begins at 32768
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -403,11 +411,34 @@ fn free_port(host: IpAddr) -> io::Result<u16> {
     for _ in FIRST..LAST {
         let n = first + NEXT.fetch_add(1, Ordering::Relaxed);
         let port = (FIRST + n % (LAST - FIRST)) as u16;
-        if is_free((host, port).into())? && UdpSocket::bind((host, port)).is_ok() {
-            return Ok(port);
+        if let Ok(claim) = claim(port)
+            && is_free((host, port).into())?
+            && UdpSocket::bind((host, port)).is_ok()
+        {
+            return Ok((port, claim));
         }
     }
     Err(io::ErrorKind::AddrInUse.into())
+}
+
+/// A socket whose name says to other graders that a port is taken; the name is free again when the
+/// socket is closed (unix(7), abstract names).
+#[cfg(target_os = "linux")]
+type Claim = std::os::unix::net::UnixDatagram;
+
+#[cfg(target_os = "linux")]
+fn claim(port: u16) -> io::Result<Claim> {
+    use std::os::linux::net::SocketAddrExt;
+    let name = format!("socklab grades a server at port {port}");
+    Claim::bind_addr(&std::os::unix::net::SocketAddr::from_abstract_name(name)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+type Claim = ();
+
+#[cfg(not(target_os = "linux"))]
+fn claim(_: u16) -> io::Result<Claim> {
+    Ok(())
 }
 
 /// Whether nobody uses `addr`, nor has lately: a server that does not set SO_REUSEADDR needs a port
@@ -459,5 +490,19 @@ impl Ended {
             ["error", "abnormal", "terminat", "reset", "refused", "closed", "fail", "missing"];
         let last = self.stdout.lines().next_back().unwrap_or_default().to_lowercase();
         !self.stderr.trim().is_empty() || words.iter().any(|word| last.contains(word))
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_claimed_by_one_grader_only() {
+        let (port, claimed) = free_port(IpAddr::from([127, 0, 0, 1])).unwrap();
+        assert!(claim(port).is_err());
+        drop(claimed);
+        assert!(claim(port).is_ok());
     }
 }
