@@ -27,18 +27,14 @@ fn chat(target: &Target) -> io::Result<()> {
     let sock = Arc::new(net::connect(target)?);
     sock.set_read_timeout(None)?; // in a chat nobody need say anything
     let (sender, (ending, ended)) = (sock.clone(), mpsc::channel());
-    thread::Builder::new().name("sending".to_owned()).spawn(move || {
+    thread::Builder::new().spawn(move || {
         let result = send(&sender, on_terminal);
         let how = if result.is_ok() { Shutdown::Write } else { Shutdown::Both };
         let _ = ending.send(result); // before the FIN: the server's answer to it must find this done
         sender.shutdown(how)
     })?;
-    let (receiver, receiving) = (sock, thread::Builder::new().name("receiving".to_owned()));
-    let received = receiving.spawn(move || receive(&receiver, on_terminal))?.join();
-    let received =
-        received.unwrap_or_else(|_| Err(io::Error::other("the receiving thread failed")));
     // The sending thread is not waited for: the keyboard may keep it waiting for ever.
-    match (received, ended.try_recv()) {
+    match (receive(&sock, on_terminal), ended.try_recv()) {
         (Ok(()), Ok(Ok(()))) => Ok(()),
         (Err(error), _) | (Ok(()), Ok(Err(error))) if !is_end(&error) => Err(error),
         _ => Err(exit::not_so("the chat server has ended the connection")),

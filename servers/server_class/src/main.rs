@@ -57,19 +57,7 @@ struct Echo;
 
 impl Handler for Echo {
     fn handle(&mut self, rfile: &mut dyn BufRead, wfile: &mut dyn Write) -> io::Result<()> {
-        loop {
-            let data = match rfile.fill_buf() {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                result => result?,
-            };
-            if data.is_empty() {
-                return Ok(()); // the client's FIN
-            }
-            debug!("{} bytes: {}", data.len(), data.escape_ascii());
-            wfile.write_all(data)?;
-            let n = data.len();
-            rfile.consume(n);
-        }
+        each_piece(rfile, |data| wfile.write_all(data))
     }
 }
 
@@ -77,18 +65,27 @@ struct Upper;
 
 impl Handler for Upper {
     fn handle(&mut self, rfile: &mut dyn BufRead, wfile: &mut dyn Write) -> io::Result<()> {
-        loop {
-            let data = match rfile.fill_buf() {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                result => result?,
-            };
-            if data.is_empty() {
-                return Ok(());
-            }
-            wfile.write_all(&data.to_ascii_uppercase())?;
-            let n = data.len();
-            rfile.consume(n);
+        each_piece(rfile, |data| wfile.write_all(&data.to_ascii_uppercase()))
+    }
+}
+
+/// Hands on what comes, as it comes, to the client's FIN.
+fn each_piece(
+    rfile: &mut dyn BufRead,
+    mut answer: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    loop {
+        let data = match rfile.fill_buf() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            result => result?,
+        };
+        if data.is_empty() {
+            return Ok(());
         }
+        debug!("{} bytes: {}", data.len(), data.escape_ascii());
+        answer(data)?;
+        let n = data.len();
+        rfile.consume(n);
     }
 }
 
@@ -124,10 +121,11 @@ impl TcpServer {
             match self.listener.accept() {
                 Ok((conn, peer)) => {
                     let (server, client) = (server.clone(), Arc::clone(&clients));
-                    let request = self.request(conn);
+                    let (handler, buffer_size) = (self.handler, self.buffer_size);
+                    let silence = self.limits.idle_timeout;
                     let serve_client = move || {
                         info!("Connection from {peer}");
-                        match request.process() {
+                        match process(conn, buffer_size, silence, handler()) {
                             Ok(()) => info!("Client closed {peer}"),
                             Err(error) => warn!("Client lost {peer}: {error}"),
                         }
@@ -147,34 +145,19 @@ impl TcpServer {
             }
         }
     }
-
-    fn request(&self, conn: TcpStream) -> Request {
-        Request {
-            conn,
-            buffer_size: self.buffer_size,
-            silence: self.limits.idle_timeout,
-            handler: self.handler,
-        }
-    }
 }
 
-/// A connection and what is needed to serve it.
-struct Request {
+/// Serves one client by a handler of its own.
+fn process(
     conn: TcpStream,
     buffer_size: usize,
     silence: Option<Duration>,
-    handler: fn() -> Box<dyn Handler>,
-}
-
-impl Request {
-    fn process(self) -> io::Result<()> {
-        self.conn.set_read_timeout(self.silence)?;
-        self.conn.set_write_timeout(self.silence)?;
-        let mut handler = (self.handler)();
-        let mut rfile = BufReader::with_capacity(self.buffer_size, &self.conn);
-        let result =
-            handler.setup(&self.conn).and_then(|()| handler.handle(&mut rfile, &mut &self.conn));
-        handler.finish();
-        result
-    }
+    mut handler: Box<dyn Handler>,
+) -> io::Result<()> {
+    conn.set_read_timeout(silence)?;
+    conn.set_write_timeout(silence)?;
+    let mut rfile = BufReader::with_capacity(buffer_size, &conn);
+    let result = handler.setup(&conn).and_then(|()| handler.handle(&mut rfile, &mut &conn));
+    handler.finish();
+    result
 }
