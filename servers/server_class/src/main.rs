@@ -127,6 +127,9 @@ impl TcpServer {
                         info!("Connection from {peer}");
                         match process(conn, buffer_size, silence, handler()) {
                             Ok(()) => info!("Client closed {peer}"),
+                            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                                warn!("Client lost {peer}: silent for too long");
+                            }
                             Err(error) => warn!("Client lost {peer}: {error}"),
                         }
                         drop(client);

@@ -239,7 +239,7 @@ fn who_is_silent_for_too_long_is_closed_and_who_is_not_is_served() {
             assert!(asked < 1000, "{name}: nobody is closed");
         }
         assert!(asked >= 10, "{name}: closed too early");
-        let gone = format!("Client lost {}: ", silent.local_addr().unwrap());
+        let gone = format!("Client lost {}: silent", silent.local_addr().unwrap());
         assert!(server.logged(&gone), "{name}");
         assert_eq!(exchange(&busy, b"still here"), b"still here");
     }

@@ -38,6 +38,9 @@ fn serve(args: ServerArgs, limits: Limits) -> io::Result<()> {
                     info!("Connection from {peer}");
                     match echo(conn, args.buffer, limits.idle_timeout) {
                         Ok(()) => info!("Client closed {peer}"),
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                            warn!("Client lost {peer}: silent for too long");
+                        }
                         Err(error) => warn!("Client lost {peer}: {error}"),
                     }
                     drop(client);
