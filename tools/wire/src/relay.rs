@@ -61,7 +61,7 @@ fn poll(fds: &mut [PollFd<'_>], due: Option<Instant>, stop: Option<&Stop>) -> io
     let timeout = due.into_iter().chain(stop.map(|_| LOOK)).min();
     let timeout = timeout.map(|timeout| Timespec {
         tv_sec: timeout.as_secs() as i64,
-        tv_nsec: timeout.subsec_nanos().into(),
+        tv_nsec: timeout.subsec_nanos() as _, // its type differs between systems
     });
     match rustix::event::poll(fds, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
