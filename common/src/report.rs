@@ -277,14 +277,14 @@ impl Message {
         let end = start + data.len();
         let same = match self {
             Message::Bytes(bytes) => bytes[start..end] == *data,
-            Message::Run { head, length, .. } => {
-                let low = HEAD.clamp(start, end) - start;
-                let high = (length - 1).clamp(start + low, end) - start;
-                let mut ends = (0..low).chain(high..data.len());
-                let run = &data[low..high];
-                ends.all(|n| self.byte(start + n) == Some(data[n]))
-                    && run.first().is_none_or(|first| *first == head[HEAD - 1])
+            Message::Run { head, last, length } => {
+                let known = &head[start.min(HEAD)..end.min(HEAD)];
+                let (first, rest) = data.split_at(known.len());
+                let (run, tail) = rest.split_at(rest.len() - usize::from(end == *length));
+                first == known
+                    && run.first().is_none_or(|byte| *byte == head[HEAD - 1])
                     && (run.is_empty() || run[1..] == run[..run.len() - 1])
+                    && tail.first().is_none_or(|byte| byte == last)
             }
         };
         let differs = |n: &usize| self.byte(start + n) != Some(data[*n]);

@@ -19,8 +19,11 @@ use common::report::Report;
 use common::{exit, net};
 use crossbeam_channel::{Receiver, bounded};
 
-/// Bytes that messages are collected to before they are sent, and that one read may return.
-const PIECE: usize = 64 * 1024;
+/// Bytes that one read may return.
+const CHUNK: usize = 64 * 1024;
+/// Bytes that messages are collected to before they are sent: with short pieces the threads and the
+/// server wake each other more often (measured: with 64 KiB it is slower by a tenth).
+const PIECE: usize = 256 * 1024;
 
 fn main() -> ExitCode {
     let args = ClientArgs::parse(clap::command!(), 100, 2000);
@@ -71,7 +74,7 @@ impl Client {
 
     /// Receives to the end of the stream, or until nothing moves any more in either direction.
     fn receive(&self, ended: &Receiver<io::Result<()>>, silence: Duration) -> io::Result<()> {
-        let (mut buffer, mut seen, mut since) = (vec![0; PIECE], (0, 0), Instant::now());
+        let (mut buffer, mut seen, mut since) = (vec![0; CHUNK], (0, 0), Instant::now());
         loop {
             match (&self.sock).read(&mut buffer) {
                 Ok(0) => return ended.try_recv().unwrap_or_else(|_| Err(exit::left_early())),
