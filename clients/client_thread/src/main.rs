@@ -1,8 +1,7 @@
 //! An echo client that sends and receives at the same time: a second thread does the sending.
 //! It shows two streams that do not wait for each other, whatever the server's order; how the
 //! sending came to its end crosses a channel. Still wrong: a blocked thread cannot be called off,
-//! only left behind, so the thread that can wait for ever is the one that nobody joins.
-//! `client_select` repairs it.
+//! only left behind, so nobody joins the one that can wait for ever. `client_select` repairs it.
 //!
 //! `cargo run -q -p echoserv` in terminal 1, `cargo run -q -p client_thread -- localhost:10007` in 2
 
