@@ -201,8 +201,6 @@ const HELLO: &[u8] = b"hello, is anybody there?\n";
 
 /// A silence in which nothing is decided: who is quiet for so long is taken to wait.
 const QUIET: Duration = Duration::from_millis(150);
-/// So many of them, if the server runs all the while: on a loaded machine it may only be late.
-const PAUSES: u32 = 7;
 
 /// What a server may hold in memory for clients that do not read, in KiB.
 const MOST_MEMORY: u64 = 48 * 1024;
@@ -284,7 +282,7 @@ fn pump(trial: &mut Trial<'_>, peer: &mut Peer, plan: Plan) -> Result<(), Stop> 
     let mut reads = false;
     while peer.received < total {
         if !reads && peer.sent >= ahead.min(total) {
-            let end = Instant::now() + QUIET * PAUSES;
+            let end = Instant::now() + 7 * QUIET;
             while trial.is_running() && Instant::now() < end {
                 thread::sleep(LOOK); // it still takes what was sent
             }
@@ -296,7 +294,7 @@ fn pump(trial: &mut Trial<'_>, peer: &mut Peer, plan: Plan) -> Result<(), Stop> 
         wanted.set(PollFlags::IN, reads);
         let ready = match reads {
             true => peer.wait(wanted, PATIENCE)?,
-            false if has_room(trial, peer)? => wanted,
+            false if has_room(peer)? => wanted,
             false => {
                 peer.note("nothing more is taken: now the client reads");
                 reads = true;
@@ -326,18 +324,8 @@ fn pump(trial: &mut Trial<'_>, peer: &mut Peer, plan: Plan) -> Result<(), Stop> 
 }
 
 /// Waits until the server takes more from a client that does not read; whether it does.
-fn has_room(trial: &Trial<'_>, peer: &Peer) -> Result<bool, Stop> {
-    let mut rests = 0; // once may be the moment before the system wakes it
-    for _ in 0..PAUSES {
-        if !peer.wait(PollFlags::OUT, QUIET)?.is_empty() {
-            return Ok(true);
-        }
-        rests = if trial.is_running() { 0 } else { rests + 1 };
-        if rests == 2 {
-            break;
-        }
-    }
-    Ok(false)
+fn has_room(peer: &Peer) -> Result<bool, Stop> {
+    Ok(!peer.wait(PollFlags::OUT, 2 * QUIET)?.is_empty())
 }
 
 fn half_close(trial: &mut Trial<'_>) -> Result<(), Stop> {
@@ -429,9 +417,9 @@ fn hog(trial: &mut Trial<'_>) -> Result<(), Stop> {
     drop(first);
     let before = trial.facts();
     let mut never = connect_with(trial, server, Some(4096))?;
-    stuff(trial, &mut never, MOST)?;
+    stuff(&mut never, MOST)?;
     let mut slow = connect_with(trial, server, Some(4096))?;
-    stuff(trial, &mut slow, MOST)?;
+    stuff(&mut slow, MOST)?;
     let why = "A client that does not read makes the server's memory grow.";
     bounded(trial, before, "E_UNBOUNDED", why, MOST_MEMORY)?;
     if let Some(seen) = trial.is_busy() {
@@ -455,9 +443,9 @@ fn hog(trial: &mut Trial<'_>) -> Result<(), Stop> {
 }
 
 /// Sends without reading, until nothing more is taken or `most` bytes are.
-fn stuff(trial: &Trial<'_>, peer: &mut Peer, most: u64) -> Result<(), Stop> {
+fn stuff(peer: &mut Peer, most: u64) -> Result<(), Stop> {
     while peer.sent < most
-        && has_room(trial, peer)?
+        && has_room(peer)?
         && peer.send(text(peer.sent, most), Duration::ZERO)? != Sent::Reset
     {}
     peer.note("the client does not read");
@@ -471,17 +459,17 @@ fn reset(trial: &mut Trial<'_>) -> Result<(), Stop> {
         ("at once", |_, _| Ok(())),
         ("after a message", |_, peer| Ok(peer.send(HELLO, PATIENCE).map(drop)?)),
         ("while the server waits", greet),
-        ("in the middle of an answer", |trial, peer| {
-            stuff(trial, peer, LONG)?;
+        ("in the middle of an answer", |_, peer| {
+            stuff(peer, LONG)?;
             peer.receive(&mut [0; 1000], PATIENCE)?;
             Ok(())
         }),
-        ("after a FIN", |trial, peer| {
-            stuff(trial, peer, LONG)?;
+        ("after a FIN", |_, peer| {
+            stuff(peer, LONG)?;
             peer.fin();
             Ok(())
         }),
-        ("while the server writes", |trial, peer| stuff(trial, peer, 24 * LONG)),
+        ("while the server writes", |_, peer| stuff(peer, 24 * LONG)),
     ];
     let server = start(trial)?;
     for (when, moment) in moments {
@@ -520,13 +508,7 @@ fn newcomer(trial: &mut Trial<'_>, server: SocketAddr) -> Result<Newcomer, Stop>
     let mut peer = connect(trial, server)?;
     let sent = peer.send(HELLO, PATIENCE)?;
     let mut buffer = [0; HELLO.len()];
-    let mut came = peer.receive(&mut buffer, QUIET)?;
-    for _ in 1..PAUSES {
-        if came == Incoming::Silence && trial.is_running() {
-            came = peer.receive(&mut buffer, QUIET)?;
-        }
-    }
-    Ok(match came {
+    Ok(match peer.receive(&mut buffer, QUIET)? {
         Incoming::Data(n) => {
             hear(trial, &mut peer, &HELLO[n..])?;
             Newcomer::Served(peer)

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The system calls that a network program waits in.
 #[cfg(target_arch = "x86_64")]
@@ -29,6 +29,7 @@ const CALLS: &[(u32, &str)] = &[
     (270, "pselect6"),
     (271, "ppoll"),
     (281, "epoll_pwait"),
+    (288, "accept4"),
 ];
 /// The system calls that a network program waits in.
 #[cfg(not(target_arch = "x86_64"))] // the numbers of arm64 and riscv64
@@ -47,6 +48,7 @@ const CALLS: &[(u32, &str)] = &[
     (207, "recvfrom"),
     (211, "sendmsg"),
     (212, "recvmsg"),
+    (242, "accept4"),
     (260, "wait4"),
 ];
 
@@ -170,6 +172,36 @@ pub fn is_running(group: u32) -> bool {
     };
     // The first mostly tells, and to find the others all processes are looked at.
     runs(group) || processes(group).unwrap_or_default().into_iter().any(runs)
+}
+
+/// Waits with `wait` for something of the program of process group `group`: for `within`, and longer
+/// if the program is only late. On a loaded machine it is, until it has gone to sleep, or has run for
+/// a third of that time without having come to it, or 20 s more are over.
+///
+/// # Errors
+/// Those of `wait`, which is told how long it may take.
+pub fn patiently<T>(
+    group: u32,
+    within: Duration,
+    mut wait: impl FnMut(Duration) -> io::Result<Option<T>>,
+) -> io::Result<Option<T>> {
+    const LATE: Duration = Duration::from_secs(20);
+    /// Once may be the moment before the system wakes it.
+    const RESTS: u32 = 2;
+    let mut come = wait(within)?;
+    if come.is_none()
+        && !within.is_zero()
+        && let Some(start) = run_time(group)
+    {
+        let (end, mut rests) = (Instant::now() + LATE, 0);
+        while come.is_none() && rests < RESTS && Instant::now() < end {
+            let is_late = is_running(group)
+                && run_time(group).is_some_and(|ran| ran.saturating_sub(start) < within / 3);
+            rests = if is_late { 0 } else { rests + 1 };
+            come = wait(within / 20)?;
+        }
+    }
+    Ok(come)
 }
 
 /// The processes of process group `group`, zombies too: a program and its children.
@@ -323,6 +355,25 @@ mod tests {
         let runs = did(Work { runs: true, ..Work::default() });
         assert_eq!(busy(&runs, &runs, window), Some(window)); // it never got a CPU
         assert_eq!(busy(&before, &runs, window), None);
+    }
+
+    #[test]
+    fn who_runs_is_waited_for_longer_than_who_sleeps() {
+        let looks = |command: &mut Command| {
+            let process = harness::Process::spawn(command).unwrap();
+            std::thread::sleep(Duration::from_millis(100)); // until it has started
+            let mut looks = 0;
+            let come: Option<()> = patiently(process.pid, Duration::from_millis(300), |within| {
+                std::thread::sleep(within);
+                looks += 1;
+                Ok(None)
+            })
+            .unwrap();
+            (come, looks)
+        };
+        assert_eq!(looks(&mut Command::new("cat")), (None, 3));
+        let (come, spins) = looks(Command::new("sh").args(["-c", "while :; do :; done"]));
+        assert!(come.is_none() && spins > 4, "{spins}");
     }
 
     #[test]

@@ -9,12 +9,16 @@ use rustix::io::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 use wire::event::{Connection, Direction, Kind};
 
+use crate::hang;
+
 /// The grader's end of a connection with a program under test.
 pub struct Peer {
     /// Bytes received so far.
     pub received: u64,
     /// Bytes sent so far.
     pub sent: u64,
+    /// The process group of the program.
+    program: u32,
     sock: TcpStream,
     wire: Connection,
     /// Where the program is, seen from the grader.
@@ -47,20 +51,22 @@ pub enum Sent {
 }
 
 impl Peer {
-    /// The server's end of the accepted connection `sock`, recorded in `wire`.
+    /// The server's end of the accepted connection `sock` with the program of process group
+    /// `program`, recorded in `wire`.
     ///
     /// # Errors
     /// The socket cannot be set up.
-    pub fn new(sock: TcpStream, wire: Connection) -> io::Result<Self> {
-        Self::of(sock, wire, Direction::ToClient)
+    pub fn new(program: u32, sock: TcpStream, wire: Connection) -> io::Result<Self> {
+        Self::of(program, sock, wire, Direction::ToClient)
     }
 
-    /// The client's end of a connection to `server`, recorded in `wire`, with a receive buffer of
+    /// The client's end of a connection to `server`, the program of process group `program`, recorded in `wire`, with a receive buffer of
     /// `buffer` bytes, or as the system has it.
     ///
     /// # Errors
     /// The server cannot be connected to, or not within `within`.
     pub fn connect(
+        program: u32,
         server: SocketAddr,
         buffer: Option<usize>,
         within: Duration,
@@ -71,15 +77,15 @@ impl Peer {
             sock.set_recv_buffer_size(buffer)?; // before the window is told
         }
         sock.connect_timeout(&server.into(), within)?;
-        Self::of(sock.into(), wire, Direction::ToServer)
+        Self::of(program, sock.into(), wire, Direction::ToServer)
     }
 
-    fn of(sock: TcpStream, wire: Connection, outward: Direction) -> io::Result<Self> {
+    fn of(program: u32, sock: TcpStream, wire: Connection, outward: Direction) -> io::Result<Self> {
         sock.set_nodelay(true)?; // a byte written alone goes out alone
         sock.set_nonblocking(true)?; // so that a wait can be measured: see `ready`
         wire.record(Direction::ToServer, Kind::Connect);
         wire.record(Direction::ToClient, Kind::Accept);
-        Ok(Peer { received: 0, sent: 0, sock, wire, outward, was_reset: false })
+        Ok(Peer { received: 0, sent: 0, program, sock, wire, outward, was_reset: false })
     }
 
     /// Makes the send buffer `size` bytes small.
@@ -99,7 +105,7 @@ impl Peer {
         Ok(if self.outward == Direction::ToClient { (there, here) } else { (here, there) })
     }
 
-    /// Receives once, waiting at most `within`.
+    /// Receives once, waiting for `within` (longer as [`Peer::wait`] does).
     ///
     /// # Errors
     /// The system's, other than the program's RST.
@@ -131,29 +137,36 @@ impl Peer {
         }
     }
 
-    /// Waits until the socket is ready as `wanted` says, at most `within`; whether it is.
+    /// Waits until the socket is ready as `wanted` says; whether it is.
     fn ready(&self, wanted: PollFlags, within: Duration) -> io::Result<bool> {
         Ok(!self.wait(wanted, within)?.is_empty())
     }
 
-    /// Waits until the socket is ready for any of what is `wanted`, at most `within`; for what it
-    /// is. An RST is found by any call.
+    /// Waits until the socket is ready for any of what is `wanted`, for `within`, or longer if the
+    /// program is only late; for what it is. An RST is found by any call.
     ///
     /// # Errors
     /// The system's.
     pub fn wait(&self, wanted: PollFlags, within: Duration) -> io::Result<PollFlags> {
+        let ready = hang::patiently(self.program, within, |within| self.poll(wanted, within))?;
+        Ok(ready.unwrap_or(PollFlags::empty()))
+    }
+
+    fn poll(&self, wanted: PollFlags, within: Duration) -> io::Result<Option<PollFlags>> {
         let timeout = Timespec::try_from(within).map_err(io::Error::other)?;
         let mut fds = [PollFd::new(&self.sock, wanted)];
         match poll(&mut fds, Some(&timeout)) {
-            Ok(0) => Ok(PollFlags::empty()),
-            Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => Ok(wanted),
-            Ok(_) => Ok(fds[0].revents()),
-            Err(Errno::INTR) => Ok(wanted), // the call that follows tells
+            Ok(0) => Ok(None),
+            Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => {
+                Ok(Some(wanted))
+            }
+            Ok(_) => Ok(Some(fds[0].revents())),
+            Err(Errno::INTR) => Ok(Some(wanted)), // the call that follows tells
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Sends all of `data`, waiting at most `within` for room at a time.
+    /// Sends all of `data`, waiting for room for `within` at a time (longer as [`Peer::wait`] does).
     ///
     /// # Errors
     /// The system's, other than the program's RST.

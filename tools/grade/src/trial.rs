@@ -171,9 +171,10 @@ impl<'s> Trial<'s> {
     ///
     /// # Errors
     /// There is no connection.
-    pub fn connect(&self, server: SocketAddr, buffer: Option<usize>) -> Result<Peer, Stop> {
+    pub fn connect(&mut self, server: SocketAddr, buffer: Option<usize>) -> Result<Peer, Stop> {
         use io::ErrorKind::{ConnectionRefused, ConnectionReset, TimedOut};
-        Peer::connect(server, buffer, START, self.recorder.connection()).map_err(|error| {
+        let (program, wire) = (self.process()?.pid, self.recorder.connection());
+        Peer::connect(program, server, buffer, START, wire).map_err(|error| {
             if !matches!(error.kind(), ConnectionRefused | ConnectionReset | TimedOut) {
                 return error.into(); // out of descriptors, say
             }
@@ -248,7 +249,7 @@ impl<'s> Trial<'s> {
             };
             if !fds[0].revents().is_empty() {
                 let (sock, _) = listener.accept()?;
-                return Ok(Peer::new(sock, self.recorder.connection())?);
+                return Ok(Peer::new(process.pid, sock, self.recorder.connection())?);
             }
             if !fds[1].revents().is_empty() {
                 let ended = self.end(PATIENCE)?;
@@ -269,10 +270,11 @@ impl<'s> Trial<'s> {
     /// Waits for the program to end.
     ///
     /// # Errors
-    /// It does not, within `within`.
+    /// It does not, within `within` (or longer, if it is only late).
     pub fn end(&mut self, within: Duration) -> Result<Ended, Stop> {
         let process = self.process()?;
-        let Some(status) = process.wait(within) else {
+        let ended = hang::patiently(process.pid, within, |within| Ok(process.wait(within)));
+        let Some(status) = ended? else {
             let doing = hang::doing(process.pid);
             return Err(fail(
                 "E_HANG",

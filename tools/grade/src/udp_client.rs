@@ -487,6 +487,8 @@ fn forged(
     stranger: &Datagrams,
 ) -> Result<(), Stop> {
     const FORGERY: &str = "FORGED BY A STRANGER";
+    /// Enough for a program to deal with what it was sent: it waits again, has sent something, or ended.
+    const REST: Duration = Duration::from_millis(200);
     let from = stranger.addr()?;
     let fooled = |seen: String| {
         let why = format!("The program took the answer of {from}, whom it had not asked.");
@@ -502,7 +504,7 @@ fn forged(
             stranger.note("a stranger answers");
             stranger.send(FORGERY.as_bytes(), talk.client)?;
             stranger.send(&talk.right_answer(), talk.client)?;
-            match rest(trial, &talk.server)? {
+            match trial.look(&talk.server, REST)? {
                 Came::Gone => return Err(fooled(trial.end(PATIENCE)?.summary())),
                 Came::Datagram(..) => return Ok(true), // the next turn tells what it is
                 Came::Silence => {}
@@ -524,20 +526,6 @@ fn forged(
         }
     }
     ends_well(trial, &talk, run)
-}
-
-/// Waits until the program has dealt with what it was sent: it waits again, has sent something, or
-/// has ended.
-fn rest(trial: &mut Trial<'_>, server: &Datagrams) -> Result<Came, Stop> {
-    const LOOK: Duration = Duration::from_millis(200);
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let came = trial.look(server, LOOK)?;
-        let is_running = trial.doing().contains("is running"); // or waits for a CPU
-        if !matches!(came, Came::Silence) || !is_running || Instant::now() > end {
-            return Ok(came);
-        }
-    }
 }
 
 fn truncated(trial: &mut Trial<'_>) -> Result<(), Stop> {

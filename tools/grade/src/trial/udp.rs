@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use harness::Process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use wire::event::{Connection, Direction, Kind};
@@ -54,7 +55,7 @@ impl Trial<'_> {
         Datagrams::at((host, 0).into(), outward, wire)
     }
 
-    /// Receives a datagram, waiting at most `within`.
+    /// Receives a datagram, waiting for `within`, or longer if the program is only late.
     ///
     /// # Errors
     /// The system's; the program was never started.
@@ -75,32 +76,9 @@ impl Trial<'_> {
     /// # Errors
     /// As [`Trial::receive`].
     pub fn look(&mut self, from: &Datagrams, within: Duration) -> Result<Came, Stop> {
-        let end = Instant::now() + within;
         let process = self.process()?;
-        loop {
-            let mut fds = [
-                PollFd::new(&from.sock, PollFlags::IN),
-                PollFd::new(&process.gone, PollFlags::IN | PollFlags::HUP),
-            ];
-            let left = end.saturating_duration_since(Instant::now());
-            let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-            match poll(&mut fds, Some(&timeout)) {
-                Ok(0) => return Ok(Came::Silence),
-                Err(rustix::io::Errno::INTR) => continue,
-                result => result.map_err(io::Error::from)?,
-            };
-            // What it had sent before its end comes first; a wrong checksum would leave nothing.
-            return match from.sock.peek_from(&mut [0; 1]) {
-                Ok((_, peer)) => Ok(Came::Datagram(Vec::new(), peer)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if fds[1].revents().is_empty() {
-                        continue;
-                    }
-                    Ok(Came::Gone)
-                }
-                Err(error) => Err(error.into()),
-            };
-        }
+        let came = hang::patiently(process.pid, within, |within| came(process, from, within))?;
+        Ok(came.unwrap_or(Came::Silence))
     }
 
     /// What the program does, in words, where the system tells.
@@ -195,5 +173,34 @@ impl Datagrams {
     /// Records a remark beside the grader's lifeline.
     pub fn note(&self, text: &str) {
         self.wire.note(self.outward, text);
+    }
+}
+
+/// What comes in `within`, if anything does.
+fn came(process: &Process, from: &Datagrams, within: Duration) -> io::Result<Option<Came>> {
+    let end = Instant::now() + within;
+    loop {
+        let mut fds = [
+            PollFd::new(&from.sock, PollFlags::IN),
+            PollFd::new(&process.gone, PollFlags::IN | PollFlags::HUP),
+        ];
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(0) => return Ok(None),
+            Err(rustix::io::Errno::INTR) => continue,
+            result => result.map_err(io::Error::from)?,
+        };
+        // What it had sent before its end comes first; a wrong checksum would leave nothing.
+        return match from.sock.peek_from(&mut [0; 1]) {
+            Ok((_, peer)) => Ok(Some(Came::Datagram(Vec::new(), peer))),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if fds[1].revents().is_empty() {
+                    continue;
+                }
+                Ok(Some(Came::Gone))
+            }
+            Err(error) => Err(error),
+        };
     }
 }
