@@ -48,7 +48,7 @@ pub struct ClientArgs {
     #[arg(short = 'n', long, value_name = "N")]
     pub count: u64,
     /// Bytes in each message: its number, a's, and a newline
-    #[arg(short, long, value_name = "BYTES")]
+    #[arg(short, long, value_name = "BYTES", value_parser = bytes)]
     pub length: usize,
     /// Send the lines of FILE instead; - is standard input
     #[arg(short, long, value_name = "FILE")]
@@ -115,7 +115,7 @@ pub struct ServerArgs {
     #[arg(value_name = "HOST:PORT")]
     pub here: HostPort,
     /// Bytes that one read may return
-    #[arg(short, long, value_name = "BYTES", default_value = "1024", value_parser = buffer_size)]
+    #[arg(short, long, value_name = "BYTES", default_value = "1024", value_parser = bytes)]
     pub buffer: usize,
     /// Connections that may wait to be accepted (listen(2))
     #[arg(long, value_name = "N", default_value = "5")]
@@ -253,7 +253,11 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "a number from 1 up is wanted".to_owned())
 }
 
-fn buffer_size(text: &str) -> Result<usize, String> {
+/// Parses a size in bytes: at least 1, and no more than there is room for, which is 1 GiB.
+///
+/// # Errors
+/// What is wanted instead.
+pub fn bytes(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(size) if (1..=1 << 30).contains(&size) => Ok(size),
         _ => Err("a number of bytes from 1 to 1073741824 is wanted".to_owned()),

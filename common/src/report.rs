@@ -106,9 +106,12 @@ impl Report {
 
     /// One row more of bytes received, compared with those outstanding. No bytes, the end of the
     /// stream, are no row.
-    pub fn received(&mut self, data: &[u8]) {
+    ///
+    /// # Errors
+    /// More has come than was sent, status 1: who sends on and on must not keep a client for ever.
+    pub fn received(&mut self, data: &[u8]) -> io::Result<()> {
         if data.is_empty() {
-            return;
+            return Ok(());
         }
         let offset = self.received.bytes;
         self.received.add(data.len());
@@ -119,6 +122,7 @@ impl Report {
             self.difference = Some(Difference { offset, sent, received: data[index] });
             self.outstanding = Outstanding::default(); // there is nothing more to compare with
         }
+        if self.received.bytes > self.sent.bytes { self.judge() } else { Ok(()) }
     }
 
     /// Bytes sent and received.
@@ -149,21 +153,21 @@ impl Report {
     }
 
     /// Ends a client: prints this report as `args` ask, then the error, if `result` is one or not
-    /// every byte came back. The status is the error's.
-    /// After an error before any byte went out
-    /// there is nothing to report but the error.
+    /// every byte came back. The status is the error's. If the run is void, there is nothing to
+    /// report but the error.
     pub fn finish(self, args: &ClientArgs, result: io::Result<()>) -> ExitCode {
+        let result = result.and_then(|()| self.judge());
         let printed = match (args.json, args.quiet) {
             (true, _) => output::print(format!("{}\n", self.json(result.as_ref().err()))),
             _ if self.is_void(result.as_ref().err()) => Ok(()),
             (false, true) => output::print(self.summary()),
             (false, false) => output::print(self.to_string()),
         };
-        exit::finish(result.and(printed).and_then(|()| self.judge()))
+        exit::finish(result.and(printed))
     }
 
     /// Whether the run failed before it came to anything that could be judged.
-    fn is_void(&self, error: Option<&io::Error>) -> bool {
+    pub fn is_void(&self, error: Option<&io::Error>) -> bool {
         error.is_some() && self.totals() == (0, 0)
     }
 
@@ -381,10 +385,10 @@ mod tests {
             while let Some(piece) =
                 back.next_if(|piece| report.received.bytes + piece.len() as u64 <= known)
             {
-                report.received(&piece);
+                let _ = report.received(&piece);
             }
         }
-        back.for_each(|piece| report.received(&piece));
+        back.for_each(|piece| drop(report.received(&piece)));
         report
     }
 
@@ -452,8 +456,8 @@ mod tests {
     fn the_text_is_the_lectures() {
         let mut report = report();
         report.sent(&[b'a'; 1400]);
-        report.received(&[b'a'; 1024]);
-        report.received(&[b'a'; 375]);
+        report.received(&[b'a'; 1024]).unwrap();
+        report.received(&[b'a'; 375]).unwrap();
         assert_eq!(
             report.to_string(),
             " n   sent  rcvd\n---------------\n(0, (1400, 1024))\n(1, (0, 375))\n\
@@ -466,7 +470,7 @@ mod tests {
         let mut report = report();
         for n in 0..1_000_000_usize {
             report.sent(&b"xy"[..1 + n % 2]);
-            report.received(&b"xy"[..1 + n % 2]);
+            report.received(&b"xy"[..1 + n % 2]).unwrap();
         }
         let json = report.json(None);
         assert_eq!(json["sent"].as_array().unwrap().len(), 2000);
@@ -478,6 +482,14 @@ mod tests {
     }
 
     #[test]
+    fn more_than_was_sent_is_an_error_at_once() {
+        let mut report = report();
+        report.sent(b"abc");
+        report.received(b"abx").unwrap(); // the rest may be of use to see what went wrong
+        assert_eq!(exit::status(&report.received(b"yz").unwrap_err()), exit::NOT_SO);
+    }
+
+    #[test]
     fn memory_is_bounded_by_what_is_outstanding() {
         let mut report = report();
         let mut piece = vec![b'a'; 64 * 1024];
@@ -485,7 +497,7 @@ mod tests {
             piece[0] = n as u8; // a run
             piece[1000] = n as u8; // no run, but for n = 'a'
             report.sent(&piece);
-            report.received(&piece);
+            report.received(&piece).unwrap();
         }
         assert!(report.outstanding.messages.is_empty());
         assert!(report.outstanding.messages.capacity() < 10);

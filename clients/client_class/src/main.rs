@@ -59,7 +59,7 @@ impl<'a> Client<'a> {
         let mut line = Vec::new();
         let rfile = self.rfile.by_ref();
         let result = rfile.take(length as u64).read_until(b'\n', &mut line);
-        self.report.received(&line); // also what came before an error
+        self.report.received(&line)?; // also what came before an error
         result
     }
 }

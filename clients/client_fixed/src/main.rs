@@ -57,6 +57,6 @@ fn receive(sock: &mut TcpStream, data: &mut [u8], report: &mut Report) -> io::Re
             result => break result?,
         }
     };
-    report.received(&data[..n]);
+    report.received(&data[..n])?;
     Ok(n)
 }

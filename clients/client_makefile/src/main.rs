@@ -45,6 +45,6 @@ fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<
 fn receive(rfile: impl BufRead, length: usize, report: &mut Report) -> io::Result<usize> {
     let mut line = Vec::new();
     let result = rfile.take(length as u64).read_until(b'\n', &mut line);
-    report.received(&line); // also what came before an error
+    report.received(&line)?; // also what came before an error
     result
 }

@@ -32,7 +32,8 @@ fn main() -> ExitCode {
 fn echo(mut sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<()> {
     for message in messages {
         let message = message?;
-        let length = u32::try_from(message.len()).map_err(exit::unusable)?;
+        let length = u32::try_from(message.len()).ok().filter(|length| *length <= LONGEST);
+        let length = length.ok_or_else(|| exit::unusable("a message too long for a frame"))?;
         let frame = [&[MESSAGE], &length.to_be_bytes()[..], &message].concat();
         report.sent(&frame);
         sock.write_all(&frame)?; // at once: a second small write would wait for an ACK (Nagle)
@@ -77,6 +78,6 @@ fn receive(sock: &mut TcpStream, data: &mut [u8], report: &mut Report) -> io::Re
             result => break result?,
         }
     };
-    report.received(&data[..n]);
+    report.received(&data[..n])?;
     Ok(n)
 }

@@ -48,6 +48,7 @@ fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<
         unsent: Vec::new(),
         sent: 0,
         heard: Instant::now(),
+        progress: Instant::now(),
         finished: false,
         report,
     };
@@ -63,8 +64,9 @@ struct Client<'a> {
     /// Messages that are being sent, and how many bytes of them have been.
     unsent: Vec<u8>,
     sent: usize,
-    /// When something was received last.
+    /// When something was received last, and when anything moved.
     heard: Instant,
+    progress: Instant,
     /// Whether the last message and the FIN have gone.
     finished: bool,
     report: &'a mut Report,
@@ -73,14 +75,13 @@ struct Client<'a> {
 impl Client<'_> {
     fn run(mut self, poller: &Poller, silence: Duration) -> io::Result<()> {
         let (mut events, mut buffer) = (Events::new(), vec![0; CHUNK]);
-        let mut progress = Instant::now();
         loop {
             let pause = self.prepare()?;
             poller.modify(self.sock, Event::new(0, true, self.has_unsent()))?;
             events.clear();
             poller.wait(&mut events, Some(pause.min(silence)))?;
             for event in events.iter() {
-                progress = Instant::now();
+                self.progress = Instant::now();
                 if event.readable && self.receive(&mut buffer)? {
                     return if self.finished { Ok(()) } else { Err(exit::left_early()) };
                 }
@@ -89,7 +90,7 @@ impl Client<'_> {
                 }
             }
             let (sent, received) = self.report.totals();
-            if progress.elapsed() >= silence && (self.finished || sent > received) {
+            if self.progress.elapsed() >= silence && (self.finished || sent > received) {
                 return Err(exit::silent());
             }
         }
@@ -117,7 +118,7 @@ impl Client<'_> {
             }
         }
         if self.unsent.is_empty() {
-            self.finished = true;
+            (self.finished, self.progress) = (true, Instant::now());
             self.sock.shutdown(Shutdown::Write)?; // sends a FIN: the server reads 0
         }
         Ok(WAKE_UP)
@@ -144,7 +145,7 @@ impl Client<'_> {
         match self.sock.read(buffer) {
             Ok(n) => {
                 self.heard = Instant::now();
-                self.report.received(&buffer[..n]);
+                self.report.received(&buffer[..n])?;
                 Ok(n == 0)
             }
             Err(error) if is_temporary(&error) => Ok(false),

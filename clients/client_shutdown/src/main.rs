@@ -48,6 +48,6 @@ fn receive(sock: &mut TcpStream, report: &mut Report) -> io::Result<usize> {
             result => break result?,
         }
     };
-    report.received(&data[..n]);
+    report.received(&data[..n])?;
     Ok(n)
 }

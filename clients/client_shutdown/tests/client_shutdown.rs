@@ -44,6 +44,7 @@ fn bad_arguments_are_told_in_one_line() {
         (&["-l", "3", &dead], 2, "--length must be at least 6"),
         (&["-n", "1234567", "-l", "7", &dead], 2, "--length must be at least 8"),
         (&["-n", "-1", &dead], 2, "unexpected argument '-1'"),
+        (&["-l", "18446744073709551615", &dead], 2, "from 1 to 1073741824"),
         (&["--timeout", "0", &dead], 2, "greater than 0"),
         (&["-f", "/no/such/file", &dead], 2, "/no/such/file: No such file"),
         (&["-f", "/", &dead], 2, "/: is a directory"),
@@ -96,6 +97,21 @@ fn an_output_that_cannot_be_written_is_an_error() {
             let (code, line) = ended.error();
             assert!(code == Some(1) && line.starts_with("standard output: "), "{client}: {line}");
         }
+    }
+}
+
+#[test]
+fn a_server_that_sends_for_ever_keeps_nobody() {
+    let flood = serve(|mut conn| {
+        loop {
+            conn.write_all(&[b'x'; 1000])?;
+        }
+    });
+    for (client, ended) in run(&["-q", &flood]) {
+        let (code, line) = ended.error();
+        let text = if client == "client_prefix" { "refused: a frame" } else { "byte 0 differs" };
+        assert!(code == Some(1) && line.starts_with(text), "{client}: {code:?} {line}");
+        assert!(!ended.stdout.is_empty(), "{client}: no report");
     }
 }
 

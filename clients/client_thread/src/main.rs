@@ -8,6 +8,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -37,7 +38,8 @@ fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<
     let silence = sock.read_timeout()?.unwrap_or(Duration::MAX);
     sock.set_read_timeout(Some(silence / 4))?; // to look whether the other direction goes on
     sock.set_write_timeout(None)?;
-    let client = Arc::new(Client { sock, report: Mutex::new(report.clone()) });
+    let report_now = Mutex::new(report.clone());
+    let client = Arc::new(Client { sock, report: report_now, taken: AtomicUsize::new(0) });
     let (sender, (end, ended)) = (client.clone(), bounded(1));
     thread::Builder::new().spawn(move || {
         let result = sender.send(messages);
@@ -54,6 +56,8 @@ fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<
 struct Client {
     sock: TcpStream,
     report: Mutex<Report>,
+    /// Pieces that the system has taken to be sent.
+    taken: AtomicUsize,
 }
 
 impl Client {
@@ -64,8 +68,11 @@ impl Client {
             more = messages.append(&mut data)?;
             self.report().sent(&data[start..]);
             if !more || data.len() >= PIECE || !messages.is_ready() {
-                (&self.sock).write_all(&data)?; // nothing is kept back while we wait for the next one
-                data.clear();
+                for piece in data.chunks(PIECE) {
+                    (&self.sock).write_all(piece)?;
+                    self.taken.fetch_add(1, Relaxed);
+                }
+                data.clear(); // nothing is kept back while we wait for the next one
             }
         }
         Ok(())
@@ -77,15 +84,16 @@ impl Client {
         loop {
             match (&self.sock).read(&mut buffer) {
                 Ok(0) => return ended.try_recv().unwrap_or_else(|_| Err(exit::left_early())),
-                Ok(n) => self.report().received(&buffer[..n]),
+                Ok(n) => self.report().received(&buffer[..n])?,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
                 {
                     let (sent, received) = self.report().totals();
                     let is_our_turn = ended.is_empty() && sent == received;
-                    if is_our_turn || (sent, received) != seen {
-                        (seen, since) = ((sent, received), Instant::now());
+                    let moved = (self.taken.load(Relaxed), received);
+                    if is_our_turn || moved != seen {
+                        (seen, since) = (moved, Instant::now());
                     } else if since.elapsed() >= silence {
                         return Err(exit::silent());
                     }

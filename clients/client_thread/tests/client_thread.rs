@@ -91,11 +91,40 @@ fn slow_is_not_silent() {
         }
     });
     for client in CLIENTS {
-        let start = Instant::now();
-        let args = ["-q", "--timeout", "1.5", "-n", "16", "-l", "2000000", &slow];
-        let (code, output, _) = run(client, &args);
-        assert!(code == Some(0) && output.ends_with(ALL_BACK), "{client}: {code:?} {output}");
-        assert!(start.elapsed() > Duration::from_secs(3), "{client}: this proves nothing");
+        for [count, length] in [["16", "2000000"], ["1", "20000000"]] {
+            let start = Instant::now();
+            let args = ["-q", "--timeout", "1.5", "-n", count, "-l", length, &slow];
+            let (code, output, _) = run(client, &args);
+            assert!(code == Some(0) && output.ends_with(ALL_BACK), "{client}: {code:?} {output}");
+            assert!(start.elapsed() > Duration::from_secs(3), "{client}: this proves nothing");
+        }
+    }
+}
+
+#[test]
+fn a_pause_of_the_client_is_no_silence_of_the_server() {
+    let late = serve(|mut conn| {
+        let mut data = [0; 64];
+        loop {
+            let n = conn.read(&mut data)?;
+            thread::sleep(Duration::from_millis(1300)); // before it answers a FIN, too
+            match n {
+                0 => return Ok(()),
+                n => conn.write_all(&data[..n])?,
+            }
+        }
+    });
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"one\n").unwrap();
+    let args = &["-q", "--timeout", "2", "-d", "2500", "-f", file.path().to_str().unwrap(), &late];
+    let clients = [CLIENTS[0], CLIENTS[1], "clients_select"];
+    let ended = thread::scope(|scope| {
+        clients
+            .map(|client| scope.spawn(move || run(client, args)))
+            .map(|client| client.join().unwrap())
+    });
+    for (client, (code, output, _)) in clients.into_iter().zip(ended) {
+        assert!(code == Some(0) && output.contains("every byte came back"), "{client}: {output}");
     }
 }
 

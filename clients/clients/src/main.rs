@@ -14,7 +14,7 @@ use std::thread;
 use clap::Args;
 use common::args::ClientArgs;
 use common::message::Messages;
-use common::report::{Report, Verdict};
+use common::report::Report;
 use common::{exit, net, output};
 use serde_json::json;
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     };
     match checked.map(|()| run(&args, clients)) {
         Ok(ended) => finish(&args, &ended),
-        Err(error) => exit::finish(Err(error)),
+        Err(error) => Report::new(&args.target.server).finish(&args, Err(error)),
     }
 }
 
@@ -51,6 +51,7 @@ fn run(args: &ClientArgs, clients: u32) -> Vec<Ended> {
             .messages()
             .and_then(|messages| echo(net::connect(&args.target)?, messages, &mut report));
         progress(ended.fetch_add(1, Ordering::Relaxed) + 1, clients);
+        let result = result.and_then(|()| report.judge());
         (report, result)
     };
     thread::scope(|scope| {
@@ -69,21 +70,17 @@ fn finish(args: &ClientArgs, ended: &[Ended]) -> ExitCode {
     let (mut text, mut status) = (String::new(), exit::OK);
     let (mut sent, mut received, mut complete) = (0, 0, 0);
     for (n, (report, result)) in (1..).zip(ended) {
-        if !args.quiet {
+        if !args.quiet && !report.is_void(result.as_ref().err()) {
             text += &format!("client {n}\n{report}");
         }
         (sent, received) = (sent + report.totals().0, received + report.totals().1);
-        status = status.max(match result {
+        match result {
+            Ok(()) => complete += 1,
             Err(error) => {
                 let _ = writeln!(io::stderr(), "error: client {n}: {}", exit::text(error));
-                exit::status(error)
+                status = status.max(exit::status(error));
             }
-            Ok(()) if report.verdict() == Verdict::AllBack => {
-                complete += 1;
-                exit::OK
-            }
-            Ok(()) => exit::NOT_SO,
-        });
+        }
     }
     let clients = ended.len();
     text += &format!("all clients\ntotal ({sent}, {received})\n");
@@ -144,7 +141,7 @@ impl<'a> Client<'a> {
         let mut line = Vec::new();
         let rfile = self.rfile.by_ref();
         let result = rfile.take(length as u64).read_until(b'\n', &mut line);
-        self.report.received(&line); // also what came before an error
+        self.report.received(&line)?; // also what came before an error
         result
     }
 }

@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::io::Write;
 use std::net::{Shutdown, TcpListener};
 use std::process::Command;
 use std::sync::Arc;
@@ -40,6 +41,30 @@ fn the_worst_status_is_the_status_of_all() {
         assert_eq!((ended.code, &all["complete"]), (Some(1), &3.into()));
         assert_eq!(all["clients"].as_array().unwrap().len(), 4);
         assert!(ended.error().1.ends_with(": the server closed the connection early"));
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_client_is_told() {
+    let greets = serve(|mut conn| {
+        conn.write_all(b"hello\n")?;
+        echo(conn)
+    });
+    for ended in run(&["-q", &greets]) {
+        let (code, line) = ended.error();
+        assert!(code == Some(1) && line.contains(": byte 0 differs"), "{code:?} {line}");
+        assert_eq!(ended.stderr.lines().count(), 3);
+    }
+}
+
+#[test]
+fn who_was_never_connected_has_nothing_to_report_but_the_error() {
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for (ended, json) in run(&[&dead]).into_iter().zip(run(&["--json", &dead])) {
+        assert!(!String::from_utf8(ended.stdout).unwrap().contains("to 3 of"));
+        let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        let error = json["clients"].get(0).unwrap_or(&json)["error"].as_str().unwrap().to_owned();
+        assert!(error.contains("Connection refused"), "{error}");
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use common::args::ClientArgs;
 use common::message::Messages;
-use common::report::{Report, Verdict};
+use common::report::Report;
 use common::{exit, net, output};
 use polling::{Event, Events, Poller};
 use serde_json::json;
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     let (args, More { clients }) = ClientArgs::parse_with(clap::command!(), 20, 2000);
     match prepare(&args, clients).and_then(|first| run(&args, clients as usize, first)) {
         Ok((clients, load)) => finish(&args, &clients, load),
-        Err(error) => exit::finish(Err(error)),
+        Err(error) => Report::new(&args.target.server).finish(&args, Err(error)),
     }
 }
 
@@ -163,6 +163,7 @@ impl Client {
 
     fn end(&mut self, result: io::Result<()>, poller: &Poller, load: &mut Load) {
         let _ = poller.delete(&self.sock); // it will not be asked about any more
+        let result = result.and_then(|()| self.report.judge());
         load.decided += usize::from(self.state == State::Connecting);
         load.ended += 1;
         (self.state, self.result) = (State::Ended, result);
@@ -203,6 +204,7 @@ impl Client {
             load.look_at = load.look_at.min(Instant::now() + pause);
             return Ok(());
         }
+        self.progress = Instant::now(); // however long the pause was
         match self.messages.next() {
             Some(message) => {
                 self.message = message?;
@@ -235,7 +237,7 @@ impl Client {
             Ok(0) if self.state == State::Finishing => self.state = State::Ended,
             Ok(0) => return Err(exit::left_early()),
             Ok(n) => {
-                self.report.received(&load.buffer[..n]);
+                self.report.received(&load.buffer[..n])?;
                 self.back += n;
                 if !self.message.is_empty() && self.back >= self.message.len() {
                     load.round_trip(self.start.elapsed());
@@ -333,21 +335,17 @@ fn finish(args: &ClientArgs, clients: &[Client], load: Load) -> ExitCode {
     let (mut text, mut status) = (String::new(), exit::OK);
     let (mut sent, mut received, mut complete) = (0, 0, 0);
     for (n, Client { report, result, .. }) in (1..).zip(clients) {
-        if !args.quiet {
+        if !args.quiet && !report.is_void(result.as_ref().err()) {
             text += &format!("client {n}\n{report}");
         }
         (sent, received) = (sent + report.totals().0, received + report.totals().1);
-        status = status.max(match result {
+        match result {
+            Ok(()) => complete += 1,
             Err(error) => {
                 let _ = writeln!(io::stderr(), "error: client {n}: {}", exit::text(error));
-                exit::status(error)
+                status = status.max(exit::status(error));
             }
-            Ok(()) if report.verdict() == Verdict::AllBack => {
-                complete += 1;
-                exit::OK
-            }
-            Ok(()) => exit::NOT_SO,
-        });
+        }
     }
     text += &format!("all clients\ntotal ({sent}, {received})\n");
     text += &format!("verdict: every byte came back to {complete} of {} clients\n", clients.len());

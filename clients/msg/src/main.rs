@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use common::args::bytes;
 use common::message::Messages;
 use common::{exit, output};
 
@@ -21,7 +22,7 @@ struct Args {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     count: u64,
     /// Bytes in each message: its number, a's, and a newline
-    #[arg(short, long, value_name = "BYTES", default_value_t = 2000)]
+    #[arg(short, long, value_name = "BYTES", default_value_t = 2000, value_parser = bytes)]
     length: usize,
     /// Wait so many milliseconds before each message
     #[arg(short, long, value_name = "MS", default_value_t = 0)]

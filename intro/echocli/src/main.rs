@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let mut report = Report::new(&args.target.server);
     let result = net::connect(&args.target).and_then(|sock| echo(&sock, &mut report));
-    if args.report {
+    if args.report && !report.is_void(result.as_ref().err()) {
         let _ = write!(io::stderr(), "{report}");
     }
     if result.is_ok() && report.totals() == (0, 0) {
@@ -65,8 +65,8 @@ fn receive(mut incoming: io::Take<&TcpStream>, report: &mut Report) -> io::Resul
         match incoming.read(&mut buffer) {
             Ok(0) => return Ok(received),
             Ok(n) => {
-                report.received(&buffer[..n]);
                 output::print(&buffer[..n])?;
+                report.received(&buffer[..n])?;
                 received += n;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
