@@ -10,21 +10,25 @@ use std::str::FromStr;
 /// stands in brackets (RFC 3986 section 3.2.2), since `::1:7` could be read in two ways.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
-    /// A name or an address without brackets; empty for `:PORT`, which is localhost for a client
-    /// and every interface for a server.
+    /// A name or an address without brackets; empty for `:PORT`, which is every interface for a
+    /// server.
     pub host: String,
     /// The port; 0 lets the system choose one for a server.
     pub port: u16,
 }
 
 impl HostPort {
-    /// Parses the address of a server to connect to: as [`FromStr`], but nobody listens on port 0.
+    /// Parses the address of a server to connect to: as [`FromStr`], but `:PORT` is localhost, and
+    /// nobody listens on port 0.
     ///
     /// # Errors
     /// One sentence that says what is wrong with the form.
     pub fn of_server(text: &str) -> Result<Self, String> {
         match text.parse::<HostPort>()? {
             HostPort { port: 0, .. } => Err("nobody listens on port 0".to_owned()),
+            HostPort { host, port } if host.is_empty() => {
+                Ok(HostPort { host: "localhost".to_owned(), port })
+            }
             server => Ok(server),
         }
     }

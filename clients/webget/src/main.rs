@@ -43,21 +43,29 @@ fn get(mut sock: &TcpStream, Args { target, path }: &Args) -> io::Result<()> {
     sock.write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", target.server).as_bytes())?;
     let mut rfile = BufReader::new(sock);
     let head = receive_head(rfile.by_ref().take(LONGEST_HEAD))?;
-    let received = receive_body(rfile)?;
+    let is_whole = head.last().is_some_and(String::is_empty);
+    let received = if is_whole { receive_body(rfile)? } else { 0 };
     let length = head.iter().find_map(|line| content_length(line));
     let status = head.first().map_or("nothing", String::as_str);
-    match status.split(' ').nth(1).and_then(|code| code.parse().ok()) {
-        _ if length.is_some_and(|length| received < length) => Err(exit::left_early()),
+    match status.strip_prefix("HTTP/").and_then(|rest| rest.split(' ').nth(1)?.parse().ok()) {
+        Some(_) if !is_whole => Err(exit::not_so("the head of the answer has no end")),
+        Some(_) if length.is_some_and(|length| received < length) => Err(exit::left_early()),
         Some(100..400) => Ok(()),
         _ => Err(exit::not_so(format!("the server answers {status}"))),
     }
 }
 
-/// Receives the head of the answer: the status line and the other lines up to an empty one.
+/// Receives the head of the answer: the status line and the other lines up to an empty one, which
+/// is the last, if it comes.
 fn receive_head(rfile: impl BufRead) -> io::Result<Vec<String>> {
-    let text = |line: Vec<u8>| String::from_utf8_lossy(&line).trim_end().to_owned();
-    let lines = rfile.split(b'\n').map(|line| line.map(text));
-    lines.take_while(|line| !line.as_ref().is_ok_and(String::is_empty)).collect()
+    let mut head = Vec::new();
+    for line in rfile.split(b'\n') {
+        head.push(output::safe_line(&line?));
+        if head.last().is_some_and(String::is_empty) {
+            break;
+        }
+    }
+    Ok(head)
 }
 
 fn content_length(line: &str) -> Option<u64> {

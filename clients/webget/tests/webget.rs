@@ -44,6 +44,7 @@ fn a_body_comes_out_byte_for_byte() {
 #[test]
 fn what_is_no_page_is_an_error() {
     let endless = [b'x'; 1 << 20].to_vec().leak();
+    let endless_head = [b"HTTP/1.0 200 OK\r\n", &endless[..]].concat().leak();
     for (answer, why) in [
         (&b"HTTP/1.0 404 Not Found\r\n\r\ngone"[..], "the server answers HTTP/1.0 404 Not Found"),
         (
@@ -53,6 +54,11 @@ fn what_is_no_page_is_an_error() {
         (b"", "the server answers nothing"),
         (b"220 mail.example ESMTP\r\n", "the server answers 220 mail.example ESMTP"),
         (endless, "the server answers xxx"),
+        (endless_head, "the head of the answer has no end"),
+        (b"HTTP/1.0 200 OK\r\nContent-Ty", "the head of the answer has no end"),
+        (b"HTTP/1.0 200 OK", "the head of the answer has no end"),
+        (b"garbage 200 is here\n\nx", "the server answers garbage 200"),
+        (b"HTTP/1.0 \x1b[31m404\r\n\r\n", "the server answers HTTP/1.0 \\u{1b}[31m404"),
     ] {
         let (ended, _) = get("/", answer);
         let (code, line) = ended.error();

@@ -8,8 +8,10 @@
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::NonEmptyStringValueParser;
 use common::args::Target;
 use common::{exit, net, output};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -21,33 +23,36 @@ struct Args {
     #[command(flatten)]
     target: Target,
     /// Text to send
-    #[arg(default_value = "Hello, 대한민국!")]
+    #[arg(default_value = "Hello, 대한민국!", value_parser = NonEmptyStringValueParser::new())]
     text: String,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    exit::finish(open(&args).and_then(|sock| exchange(sock, &args.text)))
+    exit::finish(open(&args.target).and_then(|sock| exchange(sock, &args.text)))
 }
 
-/// Tries the server's addresses in turn: a socket is made for one family, IPv4 or IPv6.
-fn open(args: &Args) -> io::Result<Socket> {
+/// Tries the server's addresses in turn.
+fn open(Target { server, timeout }: &Target) -> io::Result<Socket> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for addr in net::addresses(&args.target.server)? {
-        let sock = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        show("socket", &sock, "")?;
-        match sock.connect_timeout(&addr.into(), args.target.timeout) {
-            Ok(()) => {
-                show("connect", &sock, "")?;
-                sock.set_read_timeout(Some(args.target.timeout))?;
-                return Ok(sock);
-            }
-            Err(error) => {
-                last = io::Error::new(error.kind(), format!("connect to {addr}: {error}"))
-            }
+    for addr in net::addresses(server)? {
+        match connect(addr, *timeout) {
+            Err(error) => last = error,
+            connected => return connected,
         }
     }
     Err(last)
+}
+
+/// A socket is made for one family, IPv4 or IPv6: for another address another one is needed.
+fn connect(addr: SocketAddr, timeout: Duration) -> io::Result<Socket> {
+    let sock = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    show("socket", &sock, "")?;
+    sock.connect_timeout(&addr.into(), timeout)
+        .map_err(|error| io::Error::new(error.kind(), format!("connect to {addr}: {error}")))?;
+    show("connect", &sock, "")?;
+    sock.set_read_timeout(Some(timeout))?;
+    Ok(sock)
 }
 
 fn exchange(mut sock: Socket, text: &str) -> io::Result<()> {

@@ -28,10 +28,13 @@ fn each_step_is_shown() {
 #[test]
 fn an_error_is_one_line() {
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    for (server, status, text) in
-        [(&*dead, 3, &*format!("connect to {dead}: Connection refused")), ("::1:7", 2, "brackets")]
-    {
-        let ended = harness::run(Command::new(CLIENT).arg(server), b"").unwrap();
+    let refused = format!("connect to {dead}: Connection refused");
+    for (args, status, text) in [
+        (&[&*dead][..], 3, &*refused),
+        (&["::1:7"], 2, "brackets"),
+        (&[&dead, ""], 2, "a value is required"),
+    ] {
+        let ended = harness::run(Command::new(CLIENT).args(args), b"").unwrap();
         let (code, line) = ended.error();
         assert!(code == Some(status) && line.contains(text), "{code:?} {line}");
     }
