@@ -129,9 +129,9 @@ impl Run {
         let recorder = Recorder::new();
         let (sender, end) = mpsc::channel();
         tell_signals(sender.clone())?;
+        let relays = relays::open(&self.listen, &self.target, self.udp)?;
         let pictures = Shared::start(self.pictures.clone(), recorder.clone())?;
         let ladder = live::start(&recorder, sender.clone())?;
-        let relays = relays::open(&self.listen, &self.target, self.udp)?;
         output::print(format!("Tap to {} started: {}\n", self.target.server, relays.addr()?))?;
         relays.start(faults, &recorder, &pictures, sender)?;
 

@@ -277,6 +277,17 @@ fn errors_are_one_clear_line_and_a_status() {
 }
 
 #[test]
+fn a_tap_that_cannot_start_leaves_the_pictures_of_an_earlier_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("a.svg");
+    fs::write(&svg, "of an earlier run").unwrap();
+    let (_listener, taken) = listen();
+    let args = [&taken.to_string(), ":7", "--svg", svg.to_str().unwrap()];
+    assert_eq!(run(Command::new(TAP).args(args), b"").unwrap().code, Some(3));
+    assert_eq!(fs::read_to_string(svg).unwrap(), "of an earlier run");
+}
+
+#[test]
 fn a_closed_stdout_does_not_end_the_relay() {
     let mut process = Command::new(TAP)
         .args(["127.0.0.1:0", &echo().to_string()])
