@@ -42,9 +42,7 @@ pub fn open(listen: &HostPort, target: &Target, udp: bool) -> io::Result<Relays>
     // is 127.0.0.1.
     let mut targets = net::addresses(&target.server)?;
     targets.sort_by_key(SocketAddr::is_ipv6);
-    let failed = |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {listen}: {e}"));
-    let sock = UdpSocket::bind(&net::listen_addresses(listen)?[..]).map_err(failed)?;
-    Ok(Relays::Udp(sock, targets[0]))
+    Ok(Relays::Udp(net::datagrams_at(listen)?, targets[0]))
 }
 
 impl Relays {

@@ -250,6 +250,8 @@ fn datagrams_have_a_ladder_per_client() {
 fn errors_are_one_clear_line_and_a_status() {
     let (_listener, taken) = listen();
     let taken = taken.to_string();
+    let sock = UdpSocket::bind("[::1]:0").unwrap();
+    let half_taken = format!(":{}", sock.local_addr().unwrap().port()); // 0.0.0.0 is free
     let missing = "/no/such/folder/a.svg";
     for (args, status, why) in [
         (
@@ -263,6 +265,7 @@ fn errors_are_one_clear_line_and_a_status() {
         (&["::1:7", ":7"], 2, "brackets"),
         (&[":0"], 2, "<TARGET>"),
         (&[&taken, ":7"], 3, "in use"),
+        (&[&half_taken, ":7", "--udp"], 3, "in use"),
         (&[":0", ":7", "--svg", missing], 1, missing),
         (&["draw", "/no/such.jsonl"], 2, "/no/such.jsonl: No such file"),
         (&["draw", "/etc/passwd"], 2, "/etc/passwd: line 1 is no event"),
