@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::addr::HostPort;
 use common::args::Target;
-use common::net;
+use common::{exit, net};
 use log::{info, warn};
 use wire::event::{Connection, Direction, Kind, Recorder};
 use wire::relay::{self, Faults};
@@ -33,16 +33,44 @@ pub enum Relays {
 /// Opens the socket that clients come to.
 ///
 /// # Errors
-/// The address cannot be used. For datagrams also: the target's name is not known.
+/// The address cannot be used, or is the target's. For datagrams also: the target's name is not
+/// known.
 pub fn open(listen: &HostPort, target: &Target, udp: bool) -> io::Result<Relays> {
     if !udp {
-        return Ok(Relays::Tcp(net::listen(listen, BACKLOG)?, target.clone()));
+        let listener = net::listen(listen, BACKLOG)?;
+        let here = listener.local_addr()?;
+        if target.server.port == here.port() {
+            // A name that is not known is told to each connection: the target may come later.
+            refuse_self(here, &net::addresses(&target.server).unwrap_or_default())?;
+        }
+        return Ok(Relays::Tcp(listener, target.clone()));
     }
     // Nobody answers a datagram that goes to the wrong address of a name: the lecture's localhost
     // is 127.0.0.1.
     let mut targets = net::addresses(&target.server)?;
     targets.sort_by_key(SocketAddr::is_ipv6);
-    Ok(Relays::Udp(net::datagrams_at(listen)?, targets[0]))
+    let sock = net::datagrams_at(listen)?;
+    refuse_self(sock.local_addr()?, &targets[..1])?;
+    Ok(Relays::Udp(sock, targets[0]))
+}
+
+/// Who relays to itself has each connection make one more, and each datagram come again, for ever.
+fn refuse_self(here: SocketAddr, targets: &[SocketAddr]) -> io::Result<()> {
+    match targets.iter().find(|target| is_reached(here, **target)) {
+        Some(target) => Err(exit::unusable(format!("the target {target} is the tap itself"))),
+        None => Ok(()),
+    }
+}
+
+/// Whether what goes to `target` comes to a socket at `here`.
+fn is_reached(here: SocketAddr, target: SocketAddr) -> bool {
+    let [own, ip] = [here, target].map(|addr| addr.ip().to_canonical());
+    // [::] receives what comes over IPv4, too; to send to 0.0.0.0 is to send to this machine.
+    let is_any = own.is_unspecified() && (here.is_ipv6() || ip.is_ipv4());
+    let is_mine = own == ip
+        || is_any && UdpSocket::bind((ip, 0)).is_ok()
+        || ip.is_unspecified() && own.is_loopback();
+    here.port() == target.port() && is_mine
 }
 
 impl Relays {

@@ -280,6 +280,48 @@ fn errors_are_one_clear_line_and_a_status() {
 }
 
 #[test]
+fn a_target_that_is_the_tap_itself_is_refused() {
+    for (listen, target) in [
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "localhost"),
+        ("127.0.0.1", "0.0.0.0"),
+        ("[::1]", "[::1]"),
+        ("", ""),
+        ("", "127.0.0.2"),
+        ("", "[::1]"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("0.0.0.0", "[::ffff:127.0.0.1]"),
+    ] {
+        for options in [&[][..], &["--udp"]] {
+            let ended = || {
+                let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+                let args = [listen, target].map(|host| format!("{host}:{port}"));
+                run(Command::new(TAP).args(args).args(options), b"").unwrap()
+            };
+            // Whoever else wants a port may be given this one.
+            let mut attempts = std::iter::repeat_with(ended).take(20);
+            let ended = attempts.find(|ended| ended.code != Some(3)).unwrap();
+            let (code, line) = ended.error();
+            assert_eq!(code, Some(2), "{listen} {target} {options:?}");
+            assert!(line.ends_with("is the tap itself"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn another_who_has_the_same_port_is_no_reason_to_refuse_a_target() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let args = [format!("[::1]:{port}"), format!("localhost:{port}"), "--udp".to_owned()];
+    let tap = Server::start(Path::new(TAP), args).unwrap();
+    let client = UdpSocket::bind("[::1]:0").unwrap();
+    client.send_to(b"hello", tap.addr).unwrap();
+    server.set_read_timeout(Some(LIMIT)).unwrap();
+    assert_eq!(server.recv(&mut [0; 10]).unwrap(), 5);
+    stop(tap);
+}
+
+#[test]
 fn a_tap_that_cannot_start_leaves_the_pictures_of_an_earlier_run() {
     let folder = tempfile::tempdir().unwrap();
     let svg = folder.path().join("a.svg");
