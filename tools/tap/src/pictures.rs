@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,8 @@ use wire::{html, jsonl, mermaid, svg};
 
 /// At the earliest so long after one drawing comes the next: many connections may end at once.
 const PAUSE: Duration = Duration::from_millis(200);
+/// The pictures are also drawn when there is something new and nothing has come for so long.
+const QUIET: Duration = Duration::from_secs(1);
 /// Descriptors kept for writing a picture when there are no others.
 const RESERVE: usize = 4;
 
@@ -78,7 +81,8 @@ fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
         .inspect_err(|_| drop(fs::remove_file(&beside)))
 }
 
-/// The pictures of a run, drawn anew when a connection has ended.
+/// The pictures of a run, drawn anew when a connection has ended, and when it is quiet: a
+/// connection may last for hours, and datagrams have no end.
 #[derive(Clone)]
 pub struct Shared {
     pictures: Pictures,
@@ -96,9 +100,20 @@ impl Shared {
         let (wake, woken) = sync_channel(1);
         let shared = Shared { pictures, recorder, reserve: Arc::default(), wake };
         shared.draw()?;
+        if shared.pictures.is_none() {
+            return Ok(shared);
+        }
         let drawing = shared.clone();
         let draw = move || {
-            for () in woken {
+            let (mut drawn, mut seen) = (0, 0);
+            loop {
+                let is_woken = woken.recv_timeout(QUIET).is_ok();
+                let total = drawing.recorder.total();
+                let is_quiet = mem::replace(&mut seen, total) == total;
+                if !is_woken && (!is_quiet || total == drawn) {
+                    continue;
+                }
+                drawn = total;
                 let start = Instant::now();
                 if let Err(failed) = drawing.draw() {
                     error!("{failed}");
@@ -127,8 +142,8 @@ impl Shared {
         if self.pictures.is_none() {
             return Ok(());
         }
-        let events = self.recorder.events();
         let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = self.recorder.events(); // under the lock: the last drawing is the latest
         reserve.clear();
         let drawn = self.pictures.write(&events);
         reserve.extend((0..RESERVE).map_while(|_| File::open(std::env::current_exe().ok()?).ok()));

@@ -97,7 +97,14 @@ impl Relays {
                 door.serve(&listener);
             }
             Relays::Udp(sock, target) => {
-                if let Err(error) = relay::udp(&sock, target, &faults, &recorder, None) {
+                let tell = |number, client| match client {
+                    Some(client) => info!("connection {number}: {client}"),
+                    None => {
+                        info!("connection {number} is over");
+                        pictures.ended();
+                    }
+                };
+                if let Err(error) = relay::udp(&sock, target, &faults, &recorder, None, &tell) {
                     let _ = end.send(End::Failed(error));
                 }
             }

@@ -220,8 +220,8 @@ fn five_hundred_connections_at_once() {
     stop(tap);
 }
 
-#[test]
-fn datagrams_have_a_ladder_per_client() {
+/// An uppercase server over UDP in this process.
+fn upper() -> SocketAddr {
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     let addr = server.local_addr().unwrap();
     thread::spawn(move || {
@@ -230,20 +230,75 @@ fn datagrams_have_a_ladder_per_client() {
             server.send_to(&buffer[..length].to_ascii_uppercase(), from).unwrap();
         }
     });
-    let tap = tap(addr, ["--udp", "--to-client", "truncate=3", "--seed", "1"]);
+    addr
+}
+
+/// Sends a datagram from a new address; returns the socket and what came back.
+fn ask(addr: SocketAddr, message: &str) -> (UdpSocket, Vec<u8>) {
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.send_to(message.as_bytes(), addr).unwrap();
+    let mut buffer = [0; 2000];
+    let length = client.recv(&mut buffer).unwrap();
+    (client, buffer[..length].to_vec())
+}
+
+#[test]
+fn datagrams_have_a_ladder_per_client() {
+    let tap = tap(upper(), ["--udp", "--to-client", "truncate=3", "--seed", "1"]);
     for message in ["hello", "world"] {
-        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.set_read_timeout(Some(LIMIT)).unwrap();
-        client.send_to(message.as_bytes(), tap.addr).unwrap();
-        let mut buffer = [0; 2000];
-        let length = client.recv(&mut buffer).unwrap();
-        assert_eq!(buffer[..length], message.to_uppercase().as_bytes()[..3]);
+        let (_, answer) = ask(tap.addr, message);
+        assert_eq!(answer, message.to_uppercase().as_bytes()[..3]);
     }
     wait_for(&tap, "\"WOR\"");
     let ladder = stop(tap);
     for part in ["connection 1\n", "connection 2\n", "\"hello\"", "truncate=3: 2 bytes cut off"] {
         assert!(ladder.contains(part), "{ladder}");
     }
+}
+
+/// Waits until `file` holds `text`.
+fn wait_for_file(file: &Path, text: &str) {
+    let end = Instant::now() + LIMIT;
+    while !fs::read_to_string(file).unwrap().contains(text) {
+        assert!(Instant::now() < end, "{}", fs::read_to_string(file).unwrap());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn pictures_are_drawn_while_it_is_quiet() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("a.jsonl");
+    let streams = tap(echo(), ["--json", json.to_str().unwrap()]);
+    for message in ["hello", "again"] {
+        let mut sock = connect(streams.addr);
+        sock.write_all(message.as_bytes()).unwrap();
+        wait_for_file(&json, message); // the connection is open
+    }
+    stop(streams);
+    let datagrams = tap(upper(), ["--udp", "--json", json.to_str().unwrap()]);
+    for message in ["HELLO", "AGAIN"] {
+        ask(datagrams.addr, message);
+        wait_for_file(&json, message);
+    }
+    stop(datagrams);
+}
+
+#[test]
+fn clients_that_are_forgotten_are_logged() {
+    let mut command = Command::new(TAP);
+    command.args(["127.0.0.1:0", &upper().to_string(), "--udp"]).env("RUST_LOG", "info");
+    let process = harness::Process::spawn(&mut command).unwrap();
+    let line = process.stdout.wait(LIMIT, |bytes| bytes.contains(&b'\n'));
+    let line = String::from_utf8(line).unwrap();
+    let addr = line.lines().next().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    let tap = Server { process, addr };
+    let clients: Vec<_> = (0..257).map(|_| ask(addr, "hello").0).collect(); // one too many
+    assert!(tap.logged(&format!("connection 1: {}", clients[0].local_addr().unwrap())));
+    assert!(tap.logged("connection 1 is over"));
+    wait_for(&tap, "forgotten: too many clients");
+    stop(tap);
 }
 
 #[test]

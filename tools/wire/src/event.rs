@@ -166,6 +166,7 @@ pub struct Recorder {
 #[derive(Default)]
 struct State {
     last: u32,
+    total: u64,
     kept: usize,
     logs: BTreeMap<u32, Log>,
     observer: Option<Observer>,
@@ -204,6 +205,11 @@ impl Recorder {
             state.kept -= oldest.head.len() + oldest.tail.len();
         }
         Connection { recorder: self.clone(), number }
+    }
+
+    /// The number of events so far, also of those that were not kept.
+    pub fn total(&self) -> u64 {
+        self.lock().total
     }
 
     /// Everything kept so far, in the order of time. Where events were left out, there is a
@@ -283,6 +289,7 @@ impl State {
     }
 
     fn add(&mut self, event: Event) {
+        self.total += 1;
         if let Some(observer) = &self.observer {
             match observer.events.try_send(event.clone()) {
                 Ok(()) => {}

@@ -290,7 +290,7 @@ fn datagrams(to_server: &str, count: usize, seed: u64) -> (Vec<Vec<u8>>, Vec<Eve
     let (recorder, stop) = (Recorder::new(), Stop::new());
     let relay = thread::spawn({
         let (recorder, stop) = (recorder.clone(), stop.clone());
-        move || relay::udp(&door, to, &faults, &recorder, Some(&stop)).unwrap()
+        move || relay::udp(&door, to, &faults, &recorder, Some(&stop), &|_, _| {}).unwrap()
     });
     let reader = thread::spawn(move || {
         let (mut arrived, mut buffer) = (Vec::new(), [0; 2000]);
@@ -379,7 +379,9 @@ fn each_client_address_gets_its_own_answers() {
     let (to, recorder, stop) = (target.local_addr().unwrap(), Recorder::new(), Stop::new());
     let relay = thread::spawn({
         let (recorder, stop) = (recorder.clone(), stop.clone());
-        move || relay::udp(&door, to, &Faults::default(), &recorder, Some(&stop)).unwrap()
+        move || {
+            relay::udp(&door, to, &Faults::default(), &recorder, Some(&stop), &|_, _| {}).unwrap()
+        }
     });
     let echo = thread::spawn(move || {
         let mut buffer = [0; 100];
@@ -419,7 +421,10 @@ fn nobody_at_the_target_is_refused() {
     let mut seen = recorder.observe(100);
     let relay = thread::spawn({
         let stop = stop.clone();
-        move || relay::udp(&door, nobody, &Faults::default(), &recorder, Some(&stop)).unwrap()
+        move || {
+            relay::udp(&door, nobody, &Faults::default(), &recorder, Some(&stop), &|_, _| {})
+                .unwrap()
+        }
     });
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.send_to(b"anybody?", at).unwrap();

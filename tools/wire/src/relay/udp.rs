@@ -25,7 +25,8 @@ const TURNS: usize = 64;
 const LONGEST: usize = 65_536;
 
 /// Relays datagrams between the clients that send to `sock` and the server at `target`, until it
-/// is stopped. Each client address is a connection of `recorder`.
+/// is stopped. Each client address is a connection of `recorder`: `tell` is called with its number
+/// and the client when that is heard for the first time, and with its number when it is forgotten.
 ///
 /// # Errors
 /// A socket cannot be prepared, or waited for. That nobody listens at `target` is recorded.
@@ -35,6 +36,7 @@ pub fn udp(
     faults: &Faults,
     recorder: &Recorder,
     stop: Option<&Stop>,
+    tell: &dyn Fn(u32, Option<SocketAddr>),
 ) -> io::Result<()> {
     sock.set_nonblocking(true)?;
     let mut relay = Relay {
@@ -42,6 +44,7 @@ pub fn udp(
         target,
         faults,
         recorder,
+        tell,
         by_address: HashMap::new(),
         associations: BTreeMap::new(),
         on_their_way: BinaryHeap::new(),
@@ -95,6 +98,7 @@ struct Relay<'r> {
     target: SocketAddr,
     faults: &'r Faults,
     recorder: &'r Recorder,
+    tell: &'r dyn Fn(u32, Option<SocketAddr>),
     by_address: HashMap<SocketAddr, u32>,
     associations: BTreeMap<u32, Association>,
     on_their_way: BinaryHeap<Reverse<OnItsWay>>,
@@ -198,6 +202,7 @@ impl Relay<'_> {
         let text = format!("{client} -> {}", self.target);
         connection.note(Direction::ToServer, text);
         let number = connection.number();
+        (self.tell)(number, Some(client));
         let used = Instant::now();
         let lanes = Default::default();
         let association = Association { client, sock, connection, used, lanes };
@@ -211,6 +216,7 @@ impl Relay<'_> {
             self.by_address.remove(&association.client);
             association.connection.note(Direction::ToServer, format!("forgotten: {why}"));
             association.connection.record(Direction::ToServer, Kind::Over);
+            (self.tell)(number, None);
         }
     }
 
