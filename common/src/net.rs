@@ -117,6 +117,12 @@ pub fn datagrams_at(here: &HostPort) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// The address of a peer for a person: an IPv4 client of a socket for both families goes by its IPv4
+/// address. An answer to it still goes to the address as it came.
+pub fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}
+
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Opens a client's socket for datagrams to `server`; returns it with the server's address. Nothing
@@ -190,9 +196,7 @@ impl Listener {
             match self.sock.accept() {
                 Err(error) if is_out_of_descriptors(&error) => self.send_away(error)?,
                 Err(error) => return Err(error),
-                Ok((conn, peer)) => {
-                    return Ok((conn, SocketAddr::new(peer.ip().to_canonical(), peer.port())));
-                }
+                Ok((conn, peer)) => return Ok((conn, canonical(peer))),
             }
         }
     }

@@ -146,7 +146,7 @@ impl Door {
 
     fn let_in(self: Arc<Self>, conn: TcpStream, peer: SocketAddr) {
         let connection = self.recorder.connection();
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port()); // ::ffff:127.0.0.1
+        let peer = net::canonical(peer);
         let text = format!("{peer} -> {}", self.target.server);
         let both = [Kind::Connect, Kind::Note { text }];
         connection.record_all(both.map(|kind| (Direction::ToServer, kind)));

@@ -244,6 +244,16 @@ fn ask(addr: SocketAddr, message: &str) -> (UdpSocket, Vec<u8>) {
 }
 
 #[test]
+fn an_ipv4_client_of_a_tap_for_both_families_goes_by_its_own_address() {
+    let args = [":0".to_owned(), upper().to_string(), "--udp".to_owned()];
+    let tap = Server::start(Path::new(TAP), args).unwrap();
+    let (client, answer) = ask(([127, 0, 0, 1], tap.addr.port()).into(), "hello");
+    assert_eq!(answer, b"HELLO");
+    wait_for(&tap, &format!("│ {} -> ", client.local_addr().unwrap()));
+    stop(tap);
+}
+
+#[test]
 fn datagrams_have_a_ladder_per_client() {
     let tap = tap(upper(), ["--udp", "--to-client", "truncate=3", "--seed", "1"]);
     for message in ["hello", "world"] {

@@ -49,6 +49,7 @@ fn serve(args: &Args) -> io::Result<()> {
         match sock.recv_from(&mut buffer) {
             Ok((n, client)) => {
                 if n > longest {
+                    let client = net::canonical(client);
                     warn!("A datagram from {client} was cut to {longest} bytes");
                 }
                 answer(&sock, &mut buffer[..n.min(longest)], client);
@@ -64,9 +65,10 @@ fn serve(args: &Args) -> io::Result<()> {
 }
 
 fn answer(sock: &UdpSocket, message: &mut [u8], client: SocketAddr) {
-    debug!("{} bytes from {client}: {}", message.len(), message.escape_ascii());
+    let shown = net::canonical(client);
+    debug!("{} bytes from {shown}: {}", message.len(), message.escape_ascii());
     message.make_ascii_uppercase();
     if let Err(error) = sock.send_to(message, client) {
-        warn!("No answer to {client}: {error}");
+        warn!("No answer to {shown}: {error}");
     }
 }

@@ -83,6 +83,14 @@ fn a_datagram_that_is_cut_is_logged() {
 }
 
 #[test]
+fn a_client_of_both_families_is_logged_by_its_own_address() {
+    let server = start(&[":0", "-b", "1"]);
+    let sock = client(SocketAddr::new([127, 0, 0, 1].into(), server.addr.port()));
+    assert_eq!(ask(&sock, b"ab"), b"A");
+    assert!(server.logged(&format!("A datagram from {} was", sock.local_addr().unwrap())));
+}
+
+#[test]
 fn the_longest_datagrams_of_both_ip_versions_are_not_cut_to_something_else() {
     let server = start(&["[::1]:0"]);
     let sock = client(server.addr);

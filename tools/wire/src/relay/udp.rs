@@ -145,7 +145,7 @@ impl Relay<'_> {
                     }
                     Err(error) => {
                         let connection = self.recorder.connection();
-                        let text = format!("{client}: no socket for it: {error}");
+                        let text = format!("{}: no socket for it: {error}", canonical(client));
                         connection.note(Direction::ToServer, text);
                     }
                 },
@@ -199,10 +199,11 @@ impl Relay<'_> {
         sock.connect(self.target)?;
         sock.set_nonblocking(true)?;
         let connection = self.recorder.connection();
-        let text = format!("{client} -> {}", self.target);
+        let shown = canonical(client);
+        let text = format!("{shown} -> {}", self.target);
         connection.note(Direction::ToServer, text);
         let number = connection.number();
-        (self.tell)(number, Some(client));
+        (self.tell)(number, Some(shown));
         let used = Instant::now();
         let lanes = Default::default();
         let association = Association { client, sock, connection, used, lanes };
@@ -349,4 +350,9 @@ impl Relay<'_> {
         }
         association.connection.record(direction, Kind::Lost { length: bytes.len() as u64 });
     }
+}
+
+/// Of a socket for both families, ::ffff:127.0.0.1 is for people 127.0.0.1.
+fn canonical(client: SocketAddr) -> SocketAddr {
+    SocketAddr::new(client.ip().to_canonical(), client.port())
 }
