@@ -116,6 +116,13 @@ pub fn on_signal(farewell: &'static str) -> io::Result<()> {
     Ok(())
 }
 
+/// Names what an error is about, such as the address that was asked; its status stays.
+pub fn about(what: impl fmt::Display) -> impl Fn(io::Error) -> io::Error {
+    move |error| {
+        Failure::error(status(&error), error.kind(), format_args!("{what}: {}", text(&error)))
+    }
+}
+
 /// An error's text together with the exit status it leads to.
 #[derive(Debug)]
 struct Failure {
@@ -157,5 +164,10 @@ mod tests {
         let error = local("standard output")(io::ErrorKind::BrokenPipe.into());
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(error.to_string(), "standard output: broken pipe");
+        for (error, status_of_it) in [(silent(), NETWORK), (not_so("different"), NOT_SO)] {
+            let told = format!("127.0.0.1:7: {error}");
+            let error = about("127.0.0.1:7")(error);
+            assert_eq!((status(&error), text(&error)), (status_of_it, told));
+        }
     }
 }

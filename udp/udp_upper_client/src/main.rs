@@ -38,7 +38,7 @@ fn run(args: &Args) -> io::Result<()> {
     let (sock, server) = net::datagrams_to(&args.server)?;
     let message = input(args)?;
     let message = message.strip_suffix(b"\n").unwrap_or(&message);
-    let answer = ask(&sock, server, message)?;
+    let answer = ask(&sock, server, message).map_err(exit::about(server))?;
     output::print([&answer[..], b"\n"].concat())
 }
 

@@ -54,7 +54,7 @@ fn what_cannot_be_sent_is_told_in_one_line() {
     let too_long = vec![b'a'; 65_508];
     for (args, input, status, text) in [
         (&["127.0.0.1:9"][..], &b""[..], 2, "standard input holds no sentence"),
-        (&["127.0.0.1:9"], &too_long, 3, "Message too long"),
+        (&["127.0.0.1:9"], &too_long, 3, "127.0.0.1:9: Message too long"),
         (&["no-such-host.invalid:9", "x"], b"", 3, "cannot find the host no-such-host.invalid"),
         (&["localhost"], b"", 2, "no port"),
         (&["localhost:0"], b"", 2, "nobody listens on port 0"),

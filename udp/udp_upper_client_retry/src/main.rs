@@ -57,7 +57,7 @@ fn run(args: &Args) -> io::Result<()> {
     for message in input(args)? {
         let message = message?;
         let message = message.strip_suffix(b"\n").unwrap_or(&message);
-        let answer = ask(&sock, args, message)?;
+        let answer = ask(&sock, args, message).map_err(exit::about(server))?;
         output::print([&answer[..], b"\n"].concat())?;
     }
     Ok(())

@@ -111,7 +111,7 @@ fn a_time_out_doubles_and_the_client_gives_up() {
     let ended = run(&args, b"");
     // 10, 20, 40, 80, 80 and 80 ms: at least; a loaded machine may take longer.
     assert!(started.elapsed() >= Duration::from_millis(310), "{:?}", started.elapsed());
-    assert_eq!(ended.error(), (Some(1), "the server has not answered"));
+    assert_eq!(ended.error(), (Some(1), &*format!("{addr}: the server has not answered")));
     let mut buffer = [0; 10];
     for _ in 0..6 {
         assert_eq!(silent.recv(&mut buffer).unwrap(), 5);
@@ -143,9 +143,10 @@ fn what_fails_is_told_in_one_line_and_at_once() {
     dead.connect(other.local_addr().unwrap()).unwrap();
     let dead = &*dead.local_addr().unwrap().to_string();
     // Held to the end: `dead` is the name of a port that must stay without a server.
+    let refused = &*format!("{dead}: Connection refused");
     let too_long = vec![b'a'; 65_508];
     for (args, input, status, text) in [
-        (&["--timeout", "600", dead, "hello"][..], &b""[..], 3, "Connection refused"),
+        (&["--timeout", "600", dead, "hello"][..], &b""[..], 3, refused),
         (&[dead], &too_long, 3, "Message too long"),
         (&[dead, "-f", "/no/such/file"], b"", 2, "/no/such/file"),
         (&[dead, "-f", "x", "text"], b"", 2, "cannot be used with"),
