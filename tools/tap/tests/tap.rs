@@ -106,6 +106,20 @@ fn a_conversation_and_its_pictures() {
 }
 
 #[test]
+fn numbers_of_any_size_are_drawn() {
+    let data =
+        r#"{"at_us":18446744073709551615,"connection":1,"direction":"to-server","kind":"data","#;
+    let data = format!(r#"{data}"offset":{0},"length":{0},"preview":"hello"}}"#, u64::MAX);
+    let input = format!("{data}\n").repeat(2);
+    for file in [&[][..], &["--svg", "/dev/stdout"], &["--html", "/dev/stdout"]] {
+        let drawn = run(Command::new(TAP).args(["draw", "-"]).args(file), input.as_bytes());
+        let drawn = drawn.unwrap();
+        assert_eq!((drawn.code, &*drawn.stderr), (Some(0), ""), "{file:?}");
+        assert!(String::from_utf8(drawn.stdout).unwrap().contains(&u64::MAX.to_string()));
+    }
+}
+
+#[test]
 fn a_target_that_refuses_ends_the_connection() {
     let (listener, nobody) = listen();
     drop(listener);

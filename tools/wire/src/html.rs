@@ -88,7 +88,7 @@ fn hex(offset: u64, bytes: &[u8]) -> String {
         let visible =
             |&byte: &u8| if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '.' };
         let shown: String = bytes.iter().map(visible).collect();
-        let at = offset + 16 * row as u64;
+        let at = offset.saturating_add(16 * row as u64);
         let _ = writeln!(dump, "{at:08x}  {numbers:<48} {}", xml(&shown));
     }
     dump

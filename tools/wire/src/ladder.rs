@@ -143,7 +143,8 @@ impl Style {
     }
 
     fn gap(&self, text: &str) -> String {
-        let line = format!("{:^width$}", format!("… {text} …"), width = self.inner());
+        let text = format!("… {} …", cut(text, self.inner() - 4));
+        let line = format!("{text:^width$}", width = self.inner());
         format!("{:MARGIN$}┊{}┊\n", "", self.paint(DIM, &line))
     }
 

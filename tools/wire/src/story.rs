@@ -62,13 +62,13 @@ impl Story {
         self.span = Some((start, event.at));
         let way = event.direction.index();
         for (total, bytes) in self.bytes.iter_mut().zip(event.kind.bytes(event.direction)) {
-            *total += bytes;
+            *total = total.saturating_add(bytes);
         }
         match &event.kind {
             Kind::Connect => self.connected = true,
             Kind::Data { .. } => self.pieces[way] += 1,
             Kind::Lost { length } => {
-                self.lost[way] += length;
+                self.lost[way] = self.lost[way].saturating_add(*length);
                 self.losses += 1;
             }
             Kind::Stall => self.stalled = Some(event.direction),
@@ -234,11 +234,12 @@ pub fn rows<'e>(events: &[&'e Event], most: usize) -> Vec<Row<'e>> {
             let mut number = 0;
             for hidden in &events[head..tail] {
                 let more = hidden.kind.bytes(hidden.direction);
-                bytes = [bytes[0] + more[0], bytes[1] + more[1]];
-                number += match hidden.kind {
+                bytes = [0, 1].map(|way| u64::saturating_add(bytes[way], more[way]));
+                let events = match hidden.kind {
                     Kind::LeftOut { events, .. } => events,
                     _ => 1,
                 };
+                number = u64::saturating_add(number, events);
             }
             rows.push(Row::LeftOut(number, bytes));
         }
@@ -264,7 +265,7 @@ pub fn rows<'e>(events: &[&'e Event], most: usize) -> Vec<Row<'e>> {
 /// What a drawing says about events that it leaves out.
 pub fn left_out(events: u64, [to_server, to_client]: [u64; 2]) -> String {
     let mut text = text::counted(events, "more event");
-    if to_server + to_client > 0 {
+    if to_server > 0 || to_client > 0 {
         text += &format!(": {to_server} bytes to the server, {to_client} to the client");
     }
     text

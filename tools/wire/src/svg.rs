@@ -207,7 +207,7 @@ impl Picture<'_> {
         let way = format!("{} to {}", event.direction.sender(), event.direction.receiver());
         match &event.kind {
             Kind::Data { offset, length, preview } => {
-                let last = (offset + length).saturating_sub(1);
+                let last = offset.saturating_add(*length).saturating_sub(1);
                 let bytes = text::bytes(*length);
                 let shown = text::quoted(preview, *length, 300);
                 format!("{at}, {way}: {bytes}, offset {offset} to {last}\n{shown}")

@@ -12,8 +12,10 @@ fn kind() -> impl Strategy<Value = Kind> {
     let text =
         || prop_oneof!["\\PC{0,40}", "[\\x00-\\x7f]{0,40}", Just("</title>]]>&<!--".to_owned())];
     let preview = proptest::collection::vec(any::<u8>(), 0..300);
-    let data = (0..1u64 << 40, preview, 0..3000u64).prop_map(|(offset, preview, more)| {
-        Kind::Data { offset, length: preview.len() as u64 + more, preview }
+    // A file may hold any number.
+    let number = |usual: u64| prop_oneof![20 => 0..usual, 1 => Just(u64::MAX)];
+    let data = (number(1 << 40), preview, number(3000)).prop_map(|(offset, preview, more)| {
+        Kind::Data { offset, length: more.saturating_add(preview.len() as u64), preview }
     });
     prop_oneof![
         6 => data,
@@ -25,11 +27,11 @@ fn kind() -> impl Strategy<Value = Kind> {
         1 => Just(Kind::Timeout),
         1 => Just(Kind::Stall),
         1 => Just(Kind::Over),
-        1 => any::<u32>().prop_map(|length| Kind::Lost { length: length.into() }),
+        1 => number(1 << 32).prop_map(|length| Kind::Lost { length }),
         1 => text().prop_map(|text| Kind::Fault { text }),
         1 => text().prop_map(|status| Kind::Exit { status }),
         1 => text().prop_map(|text| Kind::Note { text }),
-        1 => (1..9u64, 0..99u64).prop_map(|(events, to_server)| {
+        1 => (number(9), number(99)).prop_map(|(events, to_server)| {
             Kind::LeftOut { events, to_server, to_client: 0 }
         }),
     ]
