@@ -69,9 +69,9 @@ struct Client {
     unsent: VecDeque<u8>,
     /// Whether its socket is watched for input, and for room to write.
     interest: (bool, bool),
-    /// When something came from it or went to it last, when it left, and whether its FIN has come.
+    /// When something came from it or went to it last, whether it leaves, whether its FIN has come.
     moved: Instant,
-    left: Option<Instant>,
+    left: bool,
     ended: bool,
 }
 
@@ -130,10 +130,11 @@ impl Chat {
             Err(error) if is_temporary(&error) => return,
             result => result.unwrap_or(0), // a reset is a way to leave as well
         };
-        (client.moved, client.ended) = (Instant::now(), n == 0);
-        if client.left.is_some() {
+        client.ended = n == 0;
+        if client.left {
             return; // read, so that closing sends no RST, and not heard
         }
+        client.moved = Instant::now();
         let mut end = (n == 0).then_some("");
         let (mut yours, mut others) = (String::new(), String::new());
         let last = n == 0 && !client.line.is_empty(); // the last line may end with the FIN
@@ -160,7 +161,7 @@ impl Chat {
     fn leave(&mut self, id: usize, last: &str) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         client.unsent.extend(last.as_bytes());
-        client.left = Some(Instant::now());
+        client.left = true;
         self.online -= 1;
         let left = format!("The user {} left ({} online)\n", client.addr, users(self.online));
         self.post(left, (id, ""));
@@ -169,7 +170,7 @@ impl Chat {
     /// Posts what `you` does, as you and as the others see it. It waits for nobody: the connection
     /// of who has too much unsent is shut down, so that it will be heard to leave.
     fn post(&mut self, others: String, (you, yours): (usize, &str)) {
-        for (id, client) in self.clients.iter_mut().filter(|(_, client)| client.left.is_none()) {
+        for (id, client) in self.clients.iter_mut().filter(|(_, client)| !client.left) {
             if client.unsent.is_empty() {
                 client.moved = Instant::now(); // it has from now on to take what is there
             }
@@ -186,19 +187,30 @@ impl Chat {
         }
     }
 
-    /// Sends what there is room for, and closes what is at its end. Returns how long nothing is due.
-    fn settle(&mut self) -> io::Result<Duration> {
-        let idle = self.limits.idle_timeout.unwrap_or(YEAR);
-        let silent =
-            self.clients.iter().filter(|(_, it)| it.left.is_none() && it.due_in(idle).is_zero());
-        let silent: Vec<_> = silent.map(|(id, _)| *id).collect();
+    /// Lets go whoever has not moved for too long. Who reads slowly may have made room without an
+    /// event: epoll tells of room only when a third of the send buffer is free. So try it first.
+    fn dismiss_silent(&mut self, idle: Duration) {
+        let mut silent = Vec::new();
+        let is_due = |client: &Client| !client.left && client.due_in(idle).is_zero();
+        for (id, client) in self.clients.iter_mut().filter(|(_, client)| is_due(client)) {
+            let _ = client.send(); // an error will be heard as well
+            if is_due(client) {
+                silent.push(*id);
+            }
+        }
         for id in silent {
             self.leave(id, "Closed: nothing has moved for too long\n");
         }
+    }
+
+    /// Sends what there is room for, and closes what is at its end. Returns how long nothing is due.
+    fn settle(&mut self) -> io::Result<Duration> {
+        let idle = self.limits.idle_timeout.unwrap_or(YEAR);
+        self.dismiss_silent(idle);
         let (mut wait, mut closing) = (YEAR, Vec::new());
         for (id, client) in &mut self.clients {
             let sent = client.send(); // an error of who is online will be heard as well
-            if client.left.is_some() && client.is_done(sent) {
+            if client.left && client.is_done(sent) {
                 closing.push(*id);
                 continue;
             }
@@ -229,7 +241,7 @@ impl Client {
             unsent,
             interest: (true, false),
             moved,
-            left: None,
+            left: false,
             ended: false,
         }
     }
@@ -248,9 +260,9 @@ impl Client {
 
     /// When it is to leave if nothing moves, or to be closed: soon if it does not take what is there.
     fn due_in(&self, idle: Duration) -> Duration {
-        let most =
-            if self.unsent.is_empty() && self.left.is_none() { idle } else { PATIENCE.min(idle) };
-        most.saturating_sub(self.left.unwrap_or(self.moved).elapsed())
+        let idle = if self.left { PATIENCE } else { idle };
+        let most = if self.unsent.is_empty() { idle } else { PATIENCE.min(idle) };
+        most.saturating_sub(self.moved.elapsed())
     }
 
     /// Whether it may be closed: it has all, the FIN too, and its own has come; or it is too late.

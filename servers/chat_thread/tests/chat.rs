@@ -300,11 +300,7 @@ fn ten_thousand_lines_arrive_whole_and_in_one_order() {
 fn who_does_not_read_is_dropped_and_delays_nobody() {
     for name in SERVERS {
         let chat = Chat::start(name, &[]);
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        socket.connect(&chat.addr.into()).unwrap();
-        let mut slow = Peer::of(socket.into());
+        let mut slow = Peer::of(narrow(chat.addr));
         slow.hears(&connected(1));
         let mut speaker = chat.join();
         speaker.hears(&connected(2));
@@ -389,6 +385,40 @@ fn who_talks_faster_than_it_listens_waits_for_itself() {
         sending.join().unwrap();
         assert_eq!(peer.rest(), "");
     }
+}
+
+#[test]
+fn who_reads_slowly_and_steadily_loses_nothing() {
+    thread::scope(|scope| SERVERS.iter().for_each(|name| drop(scope.spawn(|| reads_slowly(name)))));
+}
+
+fn reads_slowly(name: &str) {
+    let chat = Chat::start(name, &["--idle-timeout", "2"]);
+    let mut peer = Peer::of(narrow(chat.addr));
+    peer.hears(&connected(1));
+    let text: String = (0..500_000).map(|n| format!("{n:07}\n")).collect(); // 4 MB
+    let sock = peer.sock.get_ref().try_clone().unwrap();
+    let sending = thread::spawn(move || {
+        (&sock).write_all(text.as_bytes()).unwrap();
+        sock.shutdown(Shutdown::Write).unwrap();
+    });
+    let start = Instant::now();
+    for n in 0..500_000 {
+        if n % 500 == 0 && start.elapsed() < Duration::from_secs(8) {
+            thread::sleep(Duration::from_millis(50)); // 160 kB a second
+        }
+        assert_eq!(peer.line(), format!("[You] {n:07}\n"), "{name}");
+    }
+    sending.join().unwrap();
+    assert_eq!(peer.rest(), "");
+}
+
+/// A connection on which the system takes little before the client has read it.
+fn narrow(addr: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&addr.into()).unwrap();
+    socket.into()
 }
 
 #[test]
