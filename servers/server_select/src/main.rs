@@ -133,7 +133,10 @@ impl Server {
     fn close_silent(&mut self) {
         let Some(silence) = self.limits.idle_timeout else { return };
         self.conns.retain(|_, conn| {
-            let is_silent = self.now.duration_since(conn.active) >= silence;
+            let mut is_silent = self.now.duration_since(conn.active) >= silence;
+            if is_silent && conn.takes_more(&self.poller) {
+                (conn.active, is_silent) = (self.now, false);
+            }
             if is_silent {
                 warn!("Client lost {}: silent for {silence:?}", conn.peer);
                 let _ = self.poller.delete(&conn.sock);
@@ -181,6 +184,14 @@ impl Conn {
         let interest = Event::new(event.key, readable, !self.unsent.is_empty());
         ask(poller, &self.sock, interest, &mut self.asked)?;
         Ok(false)
+    }
+
+    /// Whether more can be sent to it by now. Who reads slowly makes room without an event: epoll
+    /// tells of room only when a third of the send buffer is free.
+    fn takes_more(&mut self, poller: &Poller) -> bool {
+        let waiting = self.unsent.len();
+        let turned = self.turn(Event::writable(self.asked.key), &mut [], poller);
+        turned.is_ok() && self.unsent.len() < waiting
     }
 
     /// Sends what there is room for, the oldest first. The rest waits until the socket is writable:

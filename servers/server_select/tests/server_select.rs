@@ -6,10 +6,10 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::{Server, ask};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 fn start(args: &[&str]) -> Server {
     let args = [&["localhost:0", "--backlog", "500"], args].concat();
@@ -102,4 +102,24 @@ fn at_the_limit_with_somebody_waiting_it_does_not_turn() {
     let before = cpu_time(&server);
     std::thread::sleep(Duration::from_millis(500));
     assert!(cpu_time(&server) - before < 10, "it turns without end");
+}
+
+#[test]
+fn who_reads_slowly_and_steadily_is_not_silent() {
+    let server = start(&["--idle-timeout", "2"]);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap(); // what it has not read waits in the server
+    socket.connect(&server.addr.into()).unwrap();
+    let (sock, message) = (TcpStream::from(socket), vec![b'x'; 4 << 20]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| drop((&sock).write_all(&message))); // a reset is seen below
+        let (mut back, start) = (vec![0; message.len()], Instant::now());
+        for part in back.chunks_mut(8192) {
+            if start.elapsed() < Duration::from_secs(8) {
+                std::thread::sleep(Duration::from_millis(50)); // 160 kB a second
+            }
+            (&sock).read_exact(part).unwrap();
+        }
+        assert!(back == message);
+    });
 }
