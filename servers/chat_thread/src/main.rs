@@ -148,11 +148,15 @@ impl Client {
         }
     }
 
-    /// Writes what comes out of the queue, several texts at once if they are there.
+    /// Writes what comes out of the queue, several short texts at once if they are there.
     fn write(&self, texts: &Receiver<Text>, hearing: &Thread) -> io::Result<()> {
         for text in texts {
             let mut data = text.to_string();
-            texts.try_iter().take(QUEUE).for_each(|text| data += &text);
+            while data.len() < LINE
+                && let Ok(text) = texts.try_recv()
+            {
+                data += &text;
+            }
             hearing.unpark(); // there is room again
             let written = (&*self.conn).write_all(data.as_bytes());
             written.or_else(|_| self.conn.shutdown(Shutdown::Both))?; // who does not hear is not heard

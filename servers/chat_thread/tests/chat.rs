@@ -328,6 +328,27 @@ fn who_does_not_read_is_dropped_and_delays_nobody() {
     }
 }
 
+#[test]
+fn many_who_do_not_read_cost_little_memory() {
+    const SILENT: usize = 30;
+    for name in SERVERS {
+        let chat = Chat::start(name, &[]);
+        let silent: Vec<_> = (0..SILENT).map(|_| narrow(chat.addr)).collect();
+        let mut speaker = chat.join();
+        speaker.hears(&connected(SILENT + 1));
+        let sock = speaker.sock.get_ref().try_clone().unwrap();
+        let line = "x".repeat(60_000) + "\n";
+        let sending = thread::spawn(move || while (&sock).write_all(line.as_bytes()).is_ok() {});
+        let gone = (0..10_000).filter(|_| speaker.line().starts_with("The user ")).take(SILENT);
+        assert_eq!(gone.count(), SILENT, "{name}: who does not read is never dropped");
+        speaker.sock.get_ref().shutdown(Shutdown::Both).unwrap();
+        sending.join().unwrap();
+        let peak = harness::peak_memory(chat.process.pid).unwrap();
+        assert!(peak < 120_000, "{name}: {peak} KiB");
+        drop(silent);
+    }
+}
+
 /// Waits until the server has no more than `most` threads: nobody who left has left one behind.
 fn wait_for_threads(chat: &Chat, most: usize) {
     let end = Instant::now() + LIMIT;
