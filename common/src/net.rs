@@ -193,27 +193,32 @@ impl Listener {
     /// The system's; a server logs it, pauses and goes on.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
-            match self.sock.accept() {
+            let accepted = match self.sock.accept() {
                 Err(error) if is_out_of_descriptors(&error) => self.send_away(error)?,
-                Err(error) => return Err(error),
-                Ok((conn, peer)) => return Ok((conn, canonical(peer))),
+                result => Some(result?),
+            };
+            if let Some((conn, peer)) = accepted {
+                return Ok((conn, canonical(peer)));
             }
         }
     }
 
-    fn send_away(&self, error: io::Error) -> io::Result<()> {
+    /// Sends the next client away, unless there is a descriptor for it: accept(2) fails even if
+    /// nobody waits, and when somebody comes, others may have left.
+    fn send_away(&self, error: io::Error) -> io::Result<Option<(TcpStream, SocketAddr)>> {
         let mut kept = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.take().is_none() {
             *kept = reserve().ok();
             return Err(error);
         }
         let accepted = self.sock.accept();
-        if let Ok((_, peer)) = &accepted {
-            log::warn!("Client sent away {peer}: {error}");
-        }
-        let result = accepted.map(drop); // closed before its descriptor is reserved again
         *kept = reserve().ok();
-        result
+        if kept.is_some() {
+            return accepted.map(Some);
+        }
+        let result = accepted.map(|(_, peer)| log::warn!("Client sent away {peer}: {error}"));
+        *kept = reserve().ok(); // the connection is closed by now
+        result.map(|()| None)
     }
 }
 
