@@ -11,6 +11,13 @@ use std::os::fd::AsFd;
 use std::process;
 use std::process::ExitCode;
 
+#[cfg(unix)]
+use nix::unistd::alarm;
+#[cfg(unix)]
+use signal_hook::consts::{SIGALRM, SIGINT, SIGTERM};
+#[cfg(unix)]
+use signal_hook::low_level;
+
 #[cfg(not(unix))]
 use crate::output;
 
@@ -89,22 +96,26 @@ pub fn is_terminal() -> bool {
 }
 
 /// Ends the program with status 0 on SIGINT and SIGTERM, also when it was started with `&` by a
-/// script, which has SIGINT ignored; the last words are `farewell`, on stdout. The system closes its
-/// sockets. On Windows: on Ctrl+C.
+/// script, which has SIGINT ignored; the last words are `farewell`, on stdout. Where nobody takes
+/// them (a full pipe, Ctrl+S), it ends a second later without them. The system closes its sockets.
+/// On Windows: on Ctrl+C.
 ///
 /// # Errors
 /// The handler cannot be set up.
 #[cfg_attr(unix, expect(unsafe_code, reason = "a signal handler"))]
 pub fn on_signal(farewell: &'static str) -> io::Result<()> {
     #[cfg(unix)]
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        use signal_hook::low_level;
+    for signal in [SIGINT, SIGTERM, SIGALRM] {
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let end = move || {
-            let _ = (&stdout).write_all(farewell.as_bytes()); // nobody listens any more: so be it
+            if signal != SIGALRM && !farewell.is_empty() {
+                alarm::set(1); // ends the write, which may wait for ever
+                let _ = (&stdout).write_all(farewell.as_bytes()); // nobody listens any more: so be it
+            }
             low_level::exit(OK.into())
         };
-        // SAFETY: all that the handler does is write(2) and _exit(2), which are async-signal-safe.
+        // SAFETY: all that the handler does is alarm(2), write(2) and _exit(2), which are
+        // async-signal-safe.
         unsafe { low_level::register(signal, end) }?;
     }
     #[cfg(not(unix))]

@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -599,16 +599,15 @@ fn on_a_terminal_ctrl_c_ends_on_a_line_of_its_own() {
 }
 
 #[test]
-fn a_server_whose_output_nobody_takes_serves_on() {
+fn a_server_whose_output_nobody_takes_serves_on_and_ends_when_told_to() {
     for name in SERVERS {
-        let mut command = Command::new("sh");
-        let line = format!(
-            "exec {} 127.0.0.1 0 | {{ read line; echo \"$line\"; sleep 600; }}",
-            program(name).display()
-        );
-        let process = Process::spawn(command.args(["-c", &line])).unwrap();
-        let first = process.stdout.wait(LIMIT, |text| text.contains(&b'\n'));
-        let port = String::from_utf8(first).unwrap();
+        let (stdout, theirs) = std::io::pipe().unwrap();
+        let mut command = Command::new(program(name));
+        let command = command.args(["127.0.0.1", "0"]).stdout(theirs).stderr(Stdio::null());
+        let mut process = Process::start(command).unwrap();
+        let mut stdout = BufReader::new(stdout);
+        let mut port = String::new();
+        stdout.read_line(&mut port).unwrap(); // and no more
         let port = port.trim_end().rsplit(' ').next().unwrap().strip_suffix('.').unwrap();
         let mut peer = Peer::of(TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap());
         peer.hears(&connected(1));
@@ -617,6 +616,9 @@ fn a_server_whose_output_nobody_takes_serves_on() {
             peer.say(format!("{text}\n")); // far more than a pipe holds
             peer.hears(&format!("[You] {text}\n"));
         }
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.wait(LIMIT / 4).expect(name).code(), Some(0));
+        drop(stdout);
     }
 }
 
