@@ -11,7 +11,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, Thread};
+use std::thread::Builder;
 use std::time::Duration;
 use std::{mem, thread};
 
@@ -57,8 +57,9 @@ fn serve(args: &ServerArgs, limits: &Limits) -> io::Result<()> {
             let _ = conn.set_nodelay(true); // a line goes out at once, whether the last is ACKed or not
             conn.set_read_timeout(limits.idle_timeout)?;
             conn.set_write_timeout(Some(PATIENCE))?;
-            let (room, conn, moved) = (room.clone(), Arc::new(conn), AtomicBool::new(false));
-            Client { room, id, addr, conn, moved }.enter(args.buffer)
+            let (room, conn) = (room.clone(), Arc::new(conn));
+            let (moved, taken) = (AtomicBool::new(false), bounded(1));
+            Client { room, id, addr, conn, moved, taken }.enter(args.buffer)
         });
         if let Err(error) = entered {
             // Out of descriptors or threads, say: the next may fare no better, so do not spin on it.
@@ -86,30 +87,33 @@ struct Client {
     conn: Arc<TcpStream>,
     /// Whether something has been written since the last time-out of a read.
     moved: AtomicBool,
+    /// Tells the thread that hears it when there is room in its queue again.
+    taken: (Sender<()>, Receiver<()>),
 }
 
 impl Client {
-    /// Lets a newcomer in, in the order of their coming, and gives it a thread.
+    /// Gives a newcomer its two threads and lets it in, in the order of their coming.
     fn enter(self, buffer_size: usize) -> io::Result<()> {
-        let ((queue, texts), room, id) = (bounded(QUEUE), self.room.clone(), self.id);
-        lock(&room).join(id, Member { addr: self.addr, conn: self.conn.clone(), queue });
-        let spawned = Builder::new().spawn(move || self.attend(&texts, buffer_size));
-        spawned.map(drop).inspect_err(|_| lock(&room).leave(id, ""))
+        let ((queue, texts), client) = (bounded(QUEUE), Arc::new(self));
+        let newcomer = Member { addr: client.addr, conn: client.conn.clone(), queue };
+        let (hearing, writing, posted) = (client.clone(), client.clone(), texts.clone());
+        let mut room = lock(&client.room); // what it says has to wait until it has joined
+        let spawned = Builder::new()
+            .spawn(move || writing.write(&posted))
+            .and_then(|_| Builder::new().spawn(move || hearing.attend(&texts, buffer_size)));
+        if spawned.is_err() {
+            turn_away(&client.conn)?; // without a queue, the thread that writes ends by itself
+        } else {
+            room.join(client.id, newcomer);
+        }
+        spawned.map(drop)
     }
 
     /// Hears the client until it leaves; then it still gets all that was posted before.
-    fn attend(&self, texts: &Receiver<Text>, buffer_size: usize) -> io::Result<u64> {
-        thread::scope(|scope| {
-            let hearing = thread::current();
-            let writer = Builder::new().spawn_scoped(scope, move || self.write(texts, &hearing));
-            let end = writer.and_then(|_| self.hear(texts, buffer_size));
-            debug!("{}: {end:?}", self.addr);
-            lock(&self.room).leave(self.id, end.unwrap_or_default()); // the writer's last text
-        });
-        self.conn.shutdown(Shutdown::Write)?; // sends a FIN
-        // Closing with unread input would send an RST, which destroys what is on its way.
-        self.conn.set_read_timeout(Some(PATIENCE))?;
-        io::copy(&mut (&*self.conn).take(1 << 24), &mut io::sink())
+    fn attend(&self, texts: &Receiver<Text>, buffer_size: usize) {
+        let end = self.hear(texts, buffer_size);
+        debug!("{}: {end:?}", self.addr);
+        lock(&self.room).leave(self.id, end.unwrap_or_default());
     }
 
     /// Hears the client to its FIN; returns the last words to it if it must go before.
@@ -118,7 +122,7 @@ impl Client {
         let (mut line, mut yours, mut others) = (Vec::new(), String::new(), String::new());
         loop {
             if texts.len() > QUEUE / 2 {
-                thread::park_timeout(PATIENCE); // it talks faster than it listens: let it wait for itself
+                let _ = self.taken.1.recv_timeout(PATIENCE); // it talks faster than it listens: so wait
             }
             let room = LINE + 1 - line.len();
             match input.by_ref().take(room as u64).read_until(b'\n', &mut line) {
@@ -148,8 +152,9 @@ impl Client {
         }
     }
 
-    /// Writes what comes out of the queue, several short texts at once if they are there.
-    fn write(&self, texts: &Receiver<Text>, hearing: &Thread) -> io::Result<()> {
+    /// Writes what comes out of the queue, several short texts at once if they are there, until the
+    /// client has left; then sends a FIN.
+    fn write(&self, texts: &Receiver<Text>) -> io::Result<()> {
         for text in texts {
             let mut data = text.to_string();
             while data.len() < LINE
@@ -157,12 +162,15 @@ impl Client {
             {
                 data += &text;
             }
-            hearing.unpark(); // there is room again
+            let _ = self.taken.0.try_send(());
             let written = (&*self.conn).write_all(data.as_bytes());
             written.or_else(|_| self.conn.shutdown(Shutdown::Both))?; // who does not hear is not heard
             self.moved.store(true, Relaxed);
         }
-        Ok(())
+        self.conn.shutdown(Shutdown::Write)?;
+        // Closing with unread input would send an RST, which destroys what is on its way.
+        self.conn.set_read_timeout(Some(PATIENCE))?;
+        io::copy(&mut (&*self.conn).take(1 << 24), &mut io::sink()).map(drop)
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -32,11 +33,16 @@ impl Chat {
     fn start(name: &str, args: &[&str]) -> Self {
         let mut command = Command::new(program(name));
         let process = Process::spawn(command.args(["127.0.0.1", "0"]).args(args)).unwrap();
+        Self::started(process).unwrap()
+    }
+
+    /// The chat of `process`, if that says where it listens.
+    fn started(process: Process) -> Option<Self> {
         let first = process.stdout.wait(LIMIT, |text| text.contains(&b'\n'));
         let first = String::from_utf8(first).unwrap();
-        let port = first.strip_prefix("Chat Server started on port ").unwrap();
-        let port = port.lines().next().unwrap().strip_suffix('.').unwrap().parse().unwrap();
-        Chat { process, addr: ([127, 0, 0, 1], port).into() }
+        let port = first.strip_prefix("Chat Server started on port ")?;
+        let port = port.lines().next()?.strip_suffix('.')?.parse().unwrap();
+        Some(Chat { process, addr: ([127, 0, 0, 1], port).into() })
     }
 
     /// Everything printed behind the first line, once that ends in `end`.
@@ -530,6 +536,37 @@ fn who_comes_when_the_chat_is_full_is_told_so() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn who_comes_when_threads_run_out_is_told_so_and_nobody_else() {
+    for limit in [6, 7] {
+        // The server has two threads, each client has two.
+        // The option is -p in dash and -u elsewhere. Root is not bound by the limit, and goes on as
+        // somebody who has no other processes.
+        let mut command = Command::new("sh");
+        let line = format!("ulimit -u {limit} 2>/dev/null || ulimit -p {limit}; exec \"$@\"");
+        command.args(["-c", &line, "sh"]).arg(program("chat_thread")).args(["127.0.0.1", "0"]);
+        if nix::unistd::geteuid().is_root() {
+            command.uid(20_000 + std::process::id() % 30_000);
+        }
+        let process = Process::spawn(&mut command).unwrap();
+        let Some(chat) = Chat::started(process) else {
+            eprintln!("skipped: it cannot be run as nobody");
+            return;
+        };
+        let mut one = chat.join();
+        one.hears(&connected(1));
+        let mut two = chat.join();
+        two.hears(&connected(2));
+        one.hears(&entered(two.addr, 2));
+        for _ in 0..3 {
+            assert_eq!(chat.join().rest(), "Refused: the chat is full\n");
+        }
+        one.say("served on\n");
+        one.hears("[You] served on\n");
+    }
+}
+
+#[test]
 fn who_is_silent_is_sent_away_and_who_hears_something_is_not() {
     for name in SERVERS {
         let chat = Chat::start(name, &["--idle-timeout", "3"]);
@@ -627,12 +664,7 @@ fn without_descriptors_newcomers_are_sent_away_and_the_chat_goes_on() {
     for name in SERVERS {
         let mut command = Command::new("sh");
         let line = format!("ulimit -n 32; exec {} 127.0.0.1 0", program(name).display());
-        let process = Process::spawn(command.args(["-c", &line])).unwrap();
-        let first = process.stdout.wait(LIMIT, |text| text.contains(&b'\n'));
-        let port = String::from_utf8(first).unwrap();
-        let port: u16 =
-            port.trim_end().rsplit(' ').next().unwrap().strip_suffix('.').unwrap().parse().unwrap();
-        let chat = Chat { process, addr: ([127, 0, 0, 1], port).into() };
+        let chat = Chat::started(Process::spawn(command.args(["-c", &line])).unwrap()).unwrap();
         let mut peers: Vec<_> = (0..50).map(|_| chat.join()).collect();
         let lines: Vec<_> = peers.iter_mut().map(Peer::line).collect();
         let served = lines.iter().filter(|line| !line.is_empty()).count();
