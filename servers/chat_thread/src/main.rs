@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{mem, thread};
 
 use common::args::{Limits, ServerArgs};
@@ -168,9 +168,20 @@ impl Client {
             self.moved.store(true, Relaxed);
         }
         self.conn.shutdown(Shutdown::Write)?;
-        // Closing with unread input would send an RST, which destroys what is on its way.
-        self.conn.set_read_timeout(Some(PATIENCE))?;
-        io::copy(&mut (&*self.conn).take(1 << 24), &mut io::sink()).map(drop)
+        self.drain()
+    }
+
+    /// Takes what the client still sends, for a while: closing with unread input would send an RST,
+    /// which destroys what is on its way.
+    fn drain(&self) -> io::Result<()> {
+        let (end, mut buffer) = (Instant::now() + PATIENCE, [0; 8 * 1024]);
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            self.conn.set_read_timeout(Some(left))?;
+            if (&*self.conn).read(&mut buffer)? == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

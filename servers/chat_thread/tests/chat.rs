@@ -536,6 +536,22 @@ fn who_comes_when_the_chat_is_full_is_told_so() {
 }
 
 #[test]
+fn who_is_refused_and_sends_on_is_closed_all_the_same() {
+    for name in SERVERS {
+        let chat = Chat::start(name, &[]);
+        let mut peer = chat.join();
+        peer.hears(&connected(1));
+        peer.say("y".repeat(65537));
+        assert_eq!(peer.rest(), "Refused: a line of more than 65536 bytes\n");
+        let start = Instant::now();
+        while peer.sock.get_ref().write_all(b"y").is_ok() {
+            assert!(start.elapsed() < LIMIT / 2, "{name} never lets go");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+#[test]
 #[cfg(target_os = "linux")]
 fn who_comes_when_threads_run_out_is_told_so_and_nobody_else() {
     for limit in [6, 7] {
