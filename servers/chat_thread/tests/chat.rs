@@ -664,11 +664,13 @@ fn a_server_whose_output_nobody_takes_serves_on_and_ends_when_told_to() {
         let port = port.trim_end().rsplit(' ').next().unwrap().strip_suffix('.').unwrap();
         let mut peer = Peer::of(TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap());
         peer.hears(&connected(1));
-        let text = "z".repeat(50_000);
-        for _ in 0..50 {
-            peer.say(format!("{text}\n")); // far more than a pipe holds
-            peer.hears(&format!("[You] {text}\n"));
+        let (line, shown) = ("\x1b".repeat(60_000), "\\u{1b}".repeat(60_000));
+        for _ in 0..150 {
+            peer.say(format!("{line}\n")); // 54 MB in all, far more than a pipe holds
+            peer.hears(&format!("[You] {shown}\n"));
         }
+        let peak = harness::peak_memory(process.pid).unwrap();
+        assert!(peak < 30_000, "{name} keeps what is not printed: {peak} KiB");
         process.signal(Signal::SIGTERM);
         assert_eq!(process.wait(LIMIT / 4).expect(name).code(), Some(0));
         drop(stdout);
