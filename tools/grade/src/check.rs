@@ -107,6 +107,7 @@ const HINTS: &[(&str, &str)] = &[
     ("E_CLOSED_WITH_UNREAD_DATA", "half-close, then read to the end of file (labs.md 2.2)"),
     ("E_SENT_TOO_LITTLE", "write until everything is written (labs.md 1.11)"),
     ("E_SENT_TOO_MUCH", "send the messages that were asked for, and no others (labs.md 2.1)"),
+    ("E_TOO_LONG", "stop when all is said, and do not sleep between reads (labs.md 2.1)"),
     ("E_NO_HALF_CLOSE", "shutdown(SHUT_WR) after the last message (labs.md 2.2)"),
     ("E_DEADLOCK", "receive while you send: two threads or one selector (labs.md 2.3, 2.5)"),
     ("E_HANG", "end when the server has ended, or is silent for too long (labs.md 2.3)"),

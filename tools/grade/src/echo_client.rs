@@ -142,6 +142,20 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "panics-on-reset", fails: &["reset"] },
     Mutant { name: "retries-for-ever", fails: &["refused"] },
     Mutant { name: "says-nothing", fails: &["early-close", "reset", "silent", "refused"] },
+    Mutant {
+        name: "sends-for-ever",
+        fails: &[
+            "echo",
+            "ipv6",
+            "dribble",
+            "late-tail",
+            "after-eof",
+            "backpressure",
+            "corrupt",
+            "silent",
+            "report",
+        ],
+    },
     Mutant { name: "sends-too-little", fails: AT_THE_END },
     Mutant { name: "succeeds-when-refused", fails: &["refused"] },
     Mutant { name: "succeeds-when-reset", fails: &["reset"] },
@@ -289,7 +303,7 @@ fn echo_on(trial: &mut Trial<'_>, host: IpAddr, json: bool) -> Result<(Ended, u6
     let listener = trial.listen(host, None)?;
     let run = Run { json, ..run_at(&listener, LONG)? };
     let mut peer = connect(trial, &listener, &run)?;
-    let end = trial.receive_all(&mut peer, send)?;
+    let end = trial.receive_all(&mut peer, &run, send)?;
     let ended = ends_well(trial, &mut peer, end, &run)?;
     Ok((ended, peer.received))
 }
@@ -300,7 +314,7 @@ fn dribble(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let listener = trial.listen(V4, None)?;
     let run = run_at(&listener, LONG)?;
     let mut peer = connect(trial, &listener, &run)?;
-    let end = trial.receive_all(&mut peer, |trial, peer, data| {
+    let end = trial.receive_all(&mut peer, &run, |trial, peer, data| {
         send(trial, peer, &data[..1])?;
         thread::sleep(ALONE);
         data[1..].chunks(1).try_for_each(|byte| send(trial, peer, byte))
@@ -332,7 +346,7 @@ fn late_tail(trial: &mut Trial<'_>) -> Result<(), Stop> {
     thread::sleep(LATE);
     send(trial, &mut peer, &held)?;
     if end == Incoming::Silence {
-        end = trial.receive_all(&mut peer, send)?;
+        end = trial.receive_all(&mut peer, &run, send)?;
     }
     ends_well(trial, &mut peer, end, &run).map(|_| ())
 }
@@ -342,7 +356,7 @@ fn after_eof(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let run = run_at(&listener, SHORT)?;
     let mut peer = connect(trial, &listener, &run)?;
     let mut answer = Vec::new();
-    let end = trial.receive_all(&mut peer, |_, _, data| {
+    let end = trial.receive_all(&mut peer, &run, |_, _, data| {
         answer.extend(data);
         Ok(())
     })?;
@@ -371,7 +385,7 @@ fn backpressure(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let run = Run { count: 4096, length: 16 * 1024, ..run_at(&listener, LONG)? };
     let mut peer = connect(trial, &listener, &run)?;
     peer.set_send_buffer(SEND_BUFFER)?;
-    let end = trial.receive_all(&mut peer, send)?;
+    let end = trial.receive_all(&mut peer, &run, send)?;
     let memory = trial.peak_memory();
     ends_well(trial, &mut peer, end, &run)?;
     match memory {
@@ -390,7 +404,7 @@ fn early_close(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let run = run_at(&listener, LONG)?;
     let mut peer = connect(trial, &listener, &run)?;
     let mut closed = false;
-    let end = trial.receive_all(&mut peer, |trial, peer, data| {
+    let end = trial.receive_all(&mut peer, &run, |trial, peer, data| {
         if !closed {
             let left = (trial.total(&run) / 2 - peer.sent).min(data.len() as u64);
             send(trial, peer, &data[..left as usize])?;
@@ -441,7 +455,7 @@ fn corrupt(trial: &mut Trial<'_>) -> Result<(), Stop> {
         let spoiled = message * COUNT / 2; // where the message ends that is spoiled
         let (mut answer, mut done) = (Vec::new(), 0);
         // Up to the message to be spoiled, then this one as a whole, then the rest.
-        let end = trial.receive_all(&mut peer, |trial, peer, data| {
+        let end = trial.receive_all(&mut peer, &run, |trial, peer, data| {
             answer.extend(data);
             let due = match spoiled.saturating_sub(done) {
                 0 => answer.len(),
@@ -485,7 +499,9 @@ fn silent(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let mut buffer = vec![0; 64 * 1024];
     let (_peer, waited, busy) = loop {
         let mut peer = connect(trial, &listener, &run)?;
-        while let Incoming::Data(_) = peer.receive(&mut buffer, Duration::from_millis(100))? {}
+        while let Incoming::Data(_) = peer.receive(&mut buffer, Duration::from_millis(100))? {
+            trial.stops(&peer, &run)?;
+        }
         let (waited, busy) = (trial.explain(&peer), trial.is_busy());
         let unseen = busy.is_none() && trial.has_ended(Duration::ZERO).is_some();
         if !unseen || run.timeout == LONGER {

@@ -457,7 +457,7 @@ fn reset(trial: &mut Trial<'_>) -> Result<(), Stop> {
     type Moment = fn(&mut Trial<'_>, &mut Peer) -> Result<(), Stop>;
     let moments: &[(&str, Moment)] = &[
         ("at once", |_, _| Ok(())),
-        ("after a message", |_, peer| Ok(peer.send(HELLO, PATIENCE).map(drop)?)),
+        ("after a message", |_, peer| peer.send(HELLO, PATIENCE).map(drop)),
         ("while the server waits", greet),
         ("in the middle of an answer", |_, peer| {
             stuff(peer, LONG)?;

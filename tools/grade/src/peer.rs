@@ -2,14 +2,16 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 use wire::event::{Connection, Direction, Kind};
 
+use crate::check::Stop;
 use crate::hang;
+use crate::trial::in_time;
 
 /// The grader's end of a connection with a program under test.
 pub struct Peer {
@@ -19,6 +21,8 @@ pub struct Peer {
     pub sent: u64,
     /// The process group of the program.
     program: u32,
+    /// When its trial is over.
+    deadline: Instant,
     sock: TcpStream,
     wire: Connection,
     /// Where the program is, seen from the grader.
@@ -52,21 +56,26 @@ pub enum Sent {
 
 impl Peer {
     /// The server's end of the accepted connection `sock` with the program of process group
-    /// `program`, recorded in `wire`.
+    /// `program`, whose trial ends at `deadline`, recorded in `wire`.
     ///
     /// # Errors
     /// The socket cannot be set up.
-    pub fn new(program: u32, sock: TcpStream, wire: Connection) -> io::Result<Self> {
-        Self::of(program, sock, wire, Direction::ToClient)
+    pub fn new(
+        (program, deadline): (u32, Instant),
+        sock: TcpStream,
+        wire: Connection,
+    ) -> io::Result<Self> {
+        Self::of((program, deadline), sock, wire, Direction::ToClient)
     }
 
-    /// The client's end of a connection to `server`, the program of process group `program`, recorded in `wire`, with a receive buffer of
-    /// `buffer` bytes, or as the system has it.
+    /// The client's end of a connection to `server`, the program of process group `program`, whose
+    /// trial ends at `deadline`, recorded in `wire`, with a receive buffer of `buffer` bytes, or as
+    /// the system has it.
     ///
     /// # Errors
     /// The server cannot be connected to, or not within `within`.
     pub fn connect(
-        program: u32,
+        (program, deadline): (u32, Instant),
         server: SocketAddr,
         buffer: Option<usize>,
         within: Duration,
@@ -77,15 +86,20 @@ impl Peer {
             sock.set_recv_buffer_size(buffer)?; // before the window is told
         }
         sock.connect_timeout(&server.into(), within)?;
-        Self::of(program, sock.into(), wire, Direction::ToServer)
+        Self::of((program, deadline), sock.into(), wire, Direction::ToServer)
     }
 
-    fn of(program: u32, sock: TcpStream, wire: Connection, outward: Direction) -> io::Result<Self> {
+    fn of(
+        (program, deadline): (u32, Instant),
+        sock: TcpStream,
+        wire: Connection,
+        outward: Direction,
+    ) -> io::Result<Self> {
         sock.set_nodelay(true)?; // a byte written alone goes out alone
         sock.set_nonblocking(true)?; // so that a wait can be measured: see `ready`
         wire.record(Direction::ToServer, Kind::Connect);
         wire.record(Direction::ToClient, Kind::Accept);
-        Ok(Peer { received: 0, sent: 0, program, sock, wire, outward, was_reset: false })
+        Ok(Peer { received: 0, sent: 0, program, deadline, sock, wire, outward, was_reset: false })
     }
 
     /// Makes the send buffer `size` bytes small.
@@ -108,8 +122,9 @@ impl Peer {
     /// Receives once, waiting for `within` (longer as [`Peer::wait`] does).
     ///
     /// # Errors
-    /// The system's, other than the program's RST.
-    pub fn receive(&mut self, buffer: &mut [u8], within: Duration) -> io::Result<Incoming> {
+    /// The system's, other than the program's RST; the trial is over.
+    pub fn receive(&mut self, buffer: &mut [u8], within: Duration) -> Result<Incoming, Stop> {
+        in_time(self.deadline)?;
         if self.was_reset {
             return Ok(Incoming::Reset);
         }
@@ -132,7 +147,7 @@ impl Peer {
                     self.reset_seen();
                     return Ok(Incoming::Reset);
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -169,9 +184,10 @@ impl Peer {
     /// Sends all of `data`, waiting for room for `within` at a time (longer as [`Peer::wait`] does).
     ///
     /// # Errors
-    /// The system's, other than the program's RST.
-    pub fn send(&mut self, mut data: &[u8], within: Duration) -> io::Result<Sent> {
+    /// The system's, other than the program's RST; the trial is over.
+    pub fn send(&mut self, mut data: &[u8], within: Duration) -> Result<Sent, Stop> {
         while !data.is_empty() {
+            in_time(self.deadline)?;
             if self.was_reset {
                 return Ok(Sent::Reset);
             }
@@ -189,7 +205,7 @@ impl Peer {
                     self.reset_seen();
                     return Ok(Sent::Reset);
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(Sent::All)
@@ -240,4 +256,36 @@ fn is_passing(error: &io::Error) -> bool {
 /// How an RST shows in a call: as a reset, or as a broken pipe behind a FIN.
 fn is_reset(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+    use wire::event::Recorder;
+
+    #[test]
+    fn who_never_stops_sending_is_heard_up_to_the_deadline() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (sock, _) = listener.accept().unwrap();
+        let endless = thread::spawn(move || while sender.write_all(&[0; 1024]).is_ok() {});
+        let deadline = Instant::now() + Duration::from_millis(100);
+        let wire = Recorder::new().connection();
+        let mut peer = Peer::new((std::process::id(), deadline), sock, wire).unwrap();
+        let end = loop {
+            match peer.receive(&mut [0; 1024], Duration::from_secs(1)) {
+                Ok(Incoming::Data(_)) => {}
+                end => break end,
+            }
+        };
+        assert!(
+            matches!(&end, Err(Stop::Failed(failure)) if failure.code == "E_TOO_LONG"),
+            "{end:?}"
+        );
+        assert!(peer.received > 0 && peer.send(b"x", Duration::ZERO).is_err());
+        drop(peer);
+        endless.join().unwrap();
+    }
 }

@@ -27,6 +27,13 @@ pub const START: Duration = Duration::from_secs(20);
 /// How long nothing moves before a program is taken to hang.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long one check may take: far longer than any does with a right program on a loaded machine.
+pub const LONGEST: Duration = Duration::from_secs(90);
+
+/// What a program may send beyond what it was asked for before it is heard no longer: more than one
+/// read brings.
+const TOO_MUCH: u64 = 64 * 1024;
+
 /// A silence after which the grader looks what the program waits for; it may have a short time-out.
 const SILENCE: Duration = Duration::from_millis(400);
 
@@ -38,6 +45,7 @@ pub struct Trial<'s> {
     waited: String,
     descriptors: Option<usize>,
     claim: Option<Claim>,
+    deadline: Instant,
     /// How the program serves several clients, once it was seen doing it.
     pub architecture: Option<Architecture>,
 }
@@ -62,6 +70,7 @@ impl<'s> Trial<'s> {
             waited: String::new(),
             descriptors: None,
             claim: None,
+            deadline: Instant::now() + LONGEST,
             architecture: None,
         }
     }
@@ -174,7 +183,7 @@ impl<'s> Trial<'s> {
     pub fn connect(&mut self, server: SocketAddr, buffer: Option<usize>) -> Result<Peer, Stop> {
         use io::ErrorKind::{ConnectionRefused, ConnectionReset, TimedOut};
         let (program, wire) = (self.process()?.pid, self.recorder.connection());
-        Peer::connect(program, server, buffer, START, wire).map_err(|error| {
+        Peer::connect((program, self.deadline), server, buffer, START, wire).map_err(|error| {
             if !matches!(error.kind(), ConnectionRefused | ConnectionReset | TimedOut) {
                 return error.into(); // out of descriptors, say
             }
@@ -233,6 +242,7 @@ impl<'s> Trial<'s> {
     /// # Errors
     /// It ends, or waits, without connecting.
     pub fn accept(&mut self, listener: &TcpListener) -> Result<Peer, Stop> {
+        let deadline = self.deadline;
         let process = self.process()?;
         let mut fds = [
             PollFd::new(listener, PollFlags::IN),
@@ -249,7 +259,8 @@ impl<'s> Trial<'s> {
             };
             if !fds[0].revents().is_empty() {
                 let (sock, _) = listener.accept()?;
-                return Ok(Peer::new(process.pid, sock, self.recorder.connection())?);
+                let program = (process.pid, deadline);
+                return Ok(Peer::new(program, sock, self.recorder.connection())?);
             }
             if !fds[1].revents().is_empty() {
                 let ended = self.end(PATIENCE)?;
@@ -355,14 +366,16 @@ impl<'s> Trial<'s> {
         known.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 
-    /// Receives until the client's FIN or RST, or until nothing moves for [`PATIENCE`]; hands each
-    /// piece on. What the program waited for in its last silence is kept for [`Trial::waited`].
+    /// Receives what the client sends in `run` until its FIN or RST, or until nothing moves for
+    /// [`PATIENCE`]; hands each piece on. What the program waited for in its last silence is kept for
+    /// [`Trial::waited`].
     ///
     /// # Errors
-    /// What `handle` says.
+    /// What `handle` says; it does not stop sending.
     pub fn receive_all(
         &mut self,
         peer: &mut Peer,
+        run: &Run,
         mut handle: impl FnMut(&Self, &mut Peer, &[u8]) -> Result<(), Stop>,
     ) -> Result<Incoming, Stop> {
         let mut buffer = vec![0; 64 * 1024];
@@ -373,10 +386,27 @@ impl<'s> Trial<'s> {
                 incoming = peer.receive(&mut buffer, PATIENCE - SILENCE)?;
             }
             match incoming {
-                Incoming::Data(n) => handle(self, peer, &buffer[..n])?,
+                Incoming::Data(n) => {
+                    self.stops(peer, run)?;
+                    handle(self, peer, &buffer[..n])?;
+                }
                 end => return Ok(end),
             }
         }
+    }
+
+    /// Whether the client has not sent far more than it was to send in `run`.
+    ///
+    /// # Errors
+    /// It has.
+    pub fn stops(&self, peer: &Peer, run: &Run) -> Result<(), Stop> {
+        let known = self.takes(Placeholder::Count) && self.takes(Placeholder::Length);
+        if !known || peer.received <= self.total(run) + TOO_MUCH {
+            return Ok(());
+        }
+        let why = "The program does not stop sending.";
+        let seen = format!("{} bytes so far", peer.received);
+        Err(fail("E_SENT_TOO_MUCH", why, format!("{} bytes", self.total(run)), seen))
     }
 
     /// What the program waited for in its last long silence; empty if it never was silent, or the
@@ -448,6 +478,18 @@ fn claim(_: u16) -> io::Result<Claim> {
 fn is_free(addr: SocketAddr) -> io::Result<bool> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     Ok(socket.bind(&addr.into()).is_ok())
+}
+
+/// Whether a trial may go on that ends at `deadline`.
+///
+/// # Errors
+/// It is over.
+pub fn in_time(deadline: Instant) -> Result<(), Stop> {
+    if Instant::now() < deadline {
+        return Ok(());
+    }
+    let why = "The program goes on and on: the check was broken off.";
+    Err(fail("E_TOO_LONG", why, "seconds, at most", format!("not over after {LONGEST:?}")))
 }
 
 /// A failure.

@@ -30,6 +30,7 @@ pub const NAMES: &[&str] = &[
     "panics-on-reset",
     "retries-for-ever",
     "says-nothing",
+    "sends-for-ever",
     "sends-too-little",
     "succeeds-when-refused",
     "succeeds-when-reset",
@@ -151,7 +152,11 @@ impl Client<'_> {
 
     fn send(&self, mut sock: &TcpStream) -> io::Result<()> {
         let short = usize::from(self.is("sends-too-little"));
-        for n in 0..self.count {
+        let count = if self.is("sends-for-ever") { usize::MAX } else { self.count };
+        for n in 0..count {
+            if n >= self.count {
+                thread::sleep(Duration::from_millis(5)); // an end of file is noticed in between
+            }
             let start = n * self.length;
             let message: Vec<u8> =
                 (start + short..start + self.length).map(|o| self.byte(o)).collect();

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use wire::event::{Connection, Direction, Kind};
 
-use super::Trial;
+use super::{Trial, in_time};
 use crate::check::Stop;
 use crate::hang;
 
@@ -58,7 +58,7 @@ impl Trial<'_> {
     /// Receives a datagram, waiting for `within`, or longer if the program is only late.
     ///
     /// # Errors
-    /// The system's; the program was never started.
+    /// The system's; the program was never started; the trial is over.
     pub fn receive(&mut self, from: &Datagrams, within: Duration) -> Result<Came, Stop> {
         match self.look(from, within)? {
             Came::Datagram(..) => {
@@ -76,6 +76,7 @@ impl Trial<'_> {
     /// # Errors
     /// As [`Trial::receive`].
     pub fn look(&mut self, from: &Datagrams, within: Duration) -> Result<Came, Stop> {
+        in_time(self.deadline)?;
         let process = self.process()?;
         let came = hang::patiently(process.pid, within, |within| came(process, from, within))?;
         Ok(came.unwrap_or(Came::Silence))
