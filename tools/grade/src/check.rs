@@ -119,6 +119,7 @@ const HINTS: &[(&str, &str)] = &[
     ("E_NO_MESSAGE", "say on stderr what went wrong (labs.md 2.2)"),
     ("E_CRASHED", "handle the error: a peer may fail at any moment (labs.md 2.2)"),
     ("E_TOO_LATE", "look for the end of file wherever you read (labs.md 2.2)"),
+    ("E_KEEPS_TRYING", "a refused connection is an answer: say so, and end (labs.md 1.9)"),
     ("E_EXIT_STATUS", "exit with 0 when every byte came back (labs.md 2.2)"),
     ("E_LEFT_CHILD", "wait for your child processes before you end (labs.md 2.7)"),
     ("E_REPORT", "report the bytes that were sent and received (labs.md 2.2)"),

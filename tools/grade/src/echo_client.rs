@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::check::{Check, Mutant, Stop, Suite};
 use crate::peer::{Incoming, Peer, Sent};
 use crate::subject::{Placeholder, Run};
-use crate::trial::{Ended, PATIENCE, Trial, fail};
+use crate::trial::{Ended, PATIENCE, START, Trial, fail};
 
 /// The suite for echo clients.
 pub static SUITE: Suite = Suite {
@@ -529,12 +529,14 @@ fn silent(trial: &mut Trial<'_>) -> Result<(), Stop> {
 
 fn refused(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let (_held, server) = trial.dead_port()?;
-    trial.start(&Run { server, count: COUNT, length: LENGTH, timeout: LONG, json: false })?;
+    // It cannot be seen when it tries first: it is given time to start, and none to give up.
+    let timeout = 3 * START;
+    trial.start(&Run { server, count: COUNT, length: LENGTH, timeout, json: false })?;
     trial.unconnected();
-    match trial.end(PATIENCE) {
+    match trial.end(START) {
         Err(Stop::Failed(failure)) => {
             let why = "Nobody listens, and the program goes on trying.";
-            Err(fail("E_TOO_LATE", why, "it ends at once", failure.seen))
+            Err(fail("E_KEEPS_TRYING", why, "it ends at once", failure.seen))
         }
         Err(stop) => Err(stop),
         Ok(_) => ends_badly(trial, "a refused connection"),

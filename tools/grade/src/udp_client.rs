@@ -569,11 +569,12 @@ fn dead_port(trial: &mut Trial<'_>) -> Result<(), Stop> {
     // A connected socket takes only its peer's datagrams: it holds the port, and nobody is there.
     let (other, held) = (UdpSocket::bind((V4, 0))?, UdpSocket::bind((V4, 0))?);
     held.connect(other.local_addr()?)?;
-    trial.start(&run_at(held.local_addr()?, LONG))?;
+    // As nobody sees when it sends first, it is given time to start, and none to give up.
+    trial.start(&run_at(held.local_addr()?, 3 * START))?;
     let wire: Connection = trial.connection();
     wire.note(Direction::ToServer, "a datagram to a port where nobody is");
     wire.record(Direction::ToClient, Kind::Refused);
-    match trial.end(PATIENCE + PATIENCE / 2) {
+    match trial.end(START) {
         Err(Stop::Failed(failure)) => {
             let why = "Nobody is there, the system knows it (ICMP port unreachable), and the \
                        program waits: only a connected socket is told.";

@@ -238,3 +238,22 @@ fn a_program_that_cannot_be_started_is_not_found_guilty() {
     assert_eq!((check["outcome"].as_str(), ended.code), (Some("inconclusive"), Some(3)));
     assert!(check["why"].as_str().unwrap().starts_with("/no/such cannot be started"));
 }
+
+/// The outcome of check `id` for the `right` mutant of `suite`, started by a shell that does `first`.
+fn right_after(first: &str, suite: &str, id: &str) -> String {
+    let mutants = harness::program("mutants").display().to_string();
+    let script = format!("{first}; exec \"$@\"");
+    let command = ["sh", "-c", &script, "sh", &mutants, suite, "right"];
+    let options = ["{addr}", "{count}", "{length}", "{timeout}"];
+    let ended = grade(
+        &[&["--json", "--only", id, "--suite", suite, "--"][..], &command, &options].concat(),
+    );
+    let results: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    results["programs"][0]["checks"][0]["outcome"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_program_that_starts_slowly_may_yet_be_refused() {
+    assert_eq!(right_after("sleep 5", "echo-client", "refused"), "passed");
+    assert_eq!(right_after("sleep 5", "upper-udp-client", "dead-port"), "passed");
+}
