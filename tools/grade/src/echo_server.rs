@@ -148,11 +148,13 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "fork-leaves-a-child", fails: &["interrupt"] },
     Mutant { name: "fork-leaves-zombies", fails: &["churn"] },
     Mutant { name: "fork-right", fails: &[] },
+    Mutant { name: "goes-to-the-background", fails: ALL },
     Mutant { name: "ignores-sigterm", fails: &["interrupt"] },
     Mutant { name: "keeps-every-client", fails: &["churn"] },
     Mutant { name: "keeps-everything", fails: &["full-duplex"] },
     Mutant { name: "leaks-descriptors", fails: &["descriptors", "churn"] },
     Mutant { name: "leaks-threads", fails: &["churn"] },
+    Mutant { name: "leaves-a-daemon", fails: &["interrupt"] },
     Mutant { name: "listens-elsewhere", fails: ALL },
     Mutant {
         name: "never-closes",
@@ -669,6 +671,7 @@ fn interrupt(trial: &mut Trial<'_>) -> Result<(), Stop> {
                 format!("The server ends on {name}, as it should, and yet not with status 0.");
             return Err(fail("E_SIGNAL_STATUS", why, "status 0", ended.last_words()));
         }
+        trial.leaves_no_child()?;
     }
     Ok(())
 }

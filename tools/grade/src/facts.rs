@@ -5,28 +5,17 @@ use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 
+use harness::Stat;
+
 use crate::hang;
 
-/// A process of a program under test.
-#[derive(Clone, Copy, Debug)]
-pub struct Member {
-    /// Its process id.
-    pub pid: u32,
-    parent: u32,
-    group: u32,
-    /// Whether it has ended and nobody has waited for it.
-    pub is_zombie: bool,
-}
-
 /// The processes of the group of `pid`, their children too where those have a group of their own.
-pub fn family(pid: u32) -> Vec<Member> {
-    let names =
-        fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let mut all: Vec<_> = names.filter_map(|name| member(name.to_str()?.parse().ok()?)).collect();
+fn family(pid: u32) -> Vec<Stat> {
+    let mut all = harness::processes();
     let mut found = Vec::new();
     let mut known = HashSet::from([pid]);
     loop {
-        let is_of_it = |member: &mut Member| {
+        let is_of_it = |member: &mut Stat| {
             member.group == pid || known.contains(&member.pid) || known.contains(&member.parent)
         };
         let more: Vec<_> = all.extract_if(.., is_of_it).collect();
@@ -36,15 +25,6 @@ pub fn family(pid: u32) -> Vec<Member> {
         known.extend(more.iter().map(|member| member.pid));
         found.extend(more);
     }
-}
-
-fn member(pid: u32) -> Option<Member> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; state, parent and group follow it.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let is_zombie = fields.next()? == "Z";
-    let mut number = || fields.next()?.parse().ok();
-    Some(Member { pid, parent: number()?, group: number()?, is_zombie })
 }
 
 /// What a server holds at one moment, over all its processes.
@@ -72,7 +52,7 @@ impl Facts {
     pub fn of(pid: u32) -> Option<Self> {
         let mut facts = Facts::default();
         for member in family(pid) {
-            if member.is_zombie {
+            if member.state == 'Z' {
                 facts.zombies += 1;
                 continue;
             }
@@ -189,7 +169,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(5)); // until the second has started
             let family = family(process.pid);
             let child = family.iter().find(|member| member.pid != process.pid)?.pid;
-            (family.iter().all(|member| !member.is_zombie)
+            (family.iter().all(|member| member.state != 'Z')
                 && fs::read_to_string(format!("/proc/{child}/comm")).ok()? == "sleep\n")
                 .then_some((child, Facts::of(process.pid)?))
         });

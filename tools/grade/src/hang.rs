@@ -7,6 +7,8 @@ use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use harness::Stat;
+
 /// The system calls that a network program waits in.
 #[cfg(target_arch = "x86_64")]
 const CALLS: &[(u32, &str)] = &[
@@ -166,9 +168,7 @@ pub fn busy(
 pub fn is_running(group: u32) -> bool {
     let runs = |pid: u32| {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        tasks
-            .map(|task| fs::read_to_string(task.path().join("stat")).unwrap_or_default())
-            .any(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" R")))
+        tasks.filter_map(|task| Stat::read(&task.path())).any(|stat| stat.state == 'R')
     };
     // The first mostly tells, and to find the others all processes are looked at.
     runs(group) || processes(group).unwrap_or_default().into_iter().any(runs)
@@ -206,15 +206,9 @@ pub fn patiently<T>(
 
 /// The processes of process group `group`, zombies too: a program and its children.
 pub fn processes(group: u32) -> Option<Vec<u32>> {
-    let is_of_group = |pid: &u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name in parentheses may hold anything; state, parent and group follow it.
-        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        rest.split_whitespace().nth(2).is_some_and(|found| found == group.to_string())
-    };
-    let names = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.file_name());
-    let pids = names.filter_map(|name| name.to_str()?.parse().ok());
-    Some(pids.filter(is_of_group).collect())
+    let all = harness::processes();
+    let of_group = all.iter().filter(|stat| stat.group == group).map(|stat| stat.pid);
+    (!all.is_empty()).then(|| of_group.collect())
 }
 
 /// What lies in the queues of a connection, in bytes.

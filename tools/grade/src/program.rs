@@ -4,14 +4,15 @@ use std::io::{self, IsTerminal, Write};
 use std::panic;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::thread;
 
 use clap::Parser;
 use grade::check::{self, Graded, Outcome, SUITES, Suite};
 use grade::subject::Subject;
 use grade::{mutants, show, workspace};
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 use wire::ladder::Style;
 
 /// All checks passed.
@@ -85,11 +86,18 @@ pub fn main() -> ExitCode {
     }))
 }
 
-/// A script that starts the grader in the background lets it ignore SIGINT, and a program under test
-/// would inherit that. What is handled is not inherited.
+/// Ends the programs under test, each in a group of its own, before the grader is ended by Ctrl+C or
+/// `kill`. A script that starts the grader in the background lets it ignore SIGINT, and they would
+/// inherit that: what is handled is not inherited.
 fn heed_interrupts() {
-    let always = Arc::new(AtomicBool::new(true));
-    let _ = signal_hook::flag::register_conditional_default(SIGINT, always); // as good as can be
+    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else { return };
+    let end = move || {
+        for signal in &mut signals {
+            harness::kill_all();
+            let _ = emulate_default_handler(signal);
+        }
+    };
+    let _ = thread::Builder::new().spawn(end); // as good as can be
 }
 
 type Failed = (u8, String);

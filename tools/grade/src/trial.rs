@@ -157,7 +157,10 @@ impl<'s> Trial<'s> {
         for look in 1.. {
             let is_worth_it = facts::has_socket(self.process()?.pid) || look % RARELY == 0;
             if is_worth_it && hang::is_open(server.port(), transport)? {
-                break;
+                return match self.process()?.wait(Duration::ZERO) {
+                    Some(_) if self.process()?.has_left() => Err(self.in_background()),
+                    _ => Ok(()),
+                };
             }
             let seen = match self.process()?.wait(LOOK) {
                 // The shell could not start it: see `start`.
@@ -165,6 +168,7 @@ impl<'s> Trial<'s> {
                     let seen = self.end(PATIENCE)?.last_words();
                     return Err(Stop::Inconclusive(format!("it cannot be started: {seen}")));
                 }
+                Some(_) if self.process()?.has_left() => return Err(self.in_background()),
                 Some(_) => self.end(PATIENCE)?.last_words(),
                 None if Instant::now() > end => format!("nothing after {START:?}"),
                 None => continue,
@@ -173,6 +177,14 @@ impl<'s> Trial<'s> {
             return Err(fail("E_NOT_LISTENING", why, format!("{server} is open"), seen));
         }
         Ok(())
+    }
+
+    /// That the program has left its work to others.
+    fn in_background(&mut self) -> Stop {
+        let why = "The program goes to the background: what was started has ended, and something \
+                   that it started runs on.";
+        let seen = self.has_ended(PATIENCE).map_or(String::new(), |ended| ended.last_words());
+        fail("E_BACKGROUND", why, "it serves until it is told to end", seen)
     }
 
     /// Connects to a server under test, which listens at `server`, with a receive buffer of
@@ -215,11 +227,7 @@ impl<'s> Trial<'s> {
     /// # Errors
     /// The program was never started.
     pub fn kill(&mut self) -> Result<(), Stop> {
-        for member in facts::family(self.process()?.pid) {
-            let pid = Pid::from_raw(member.pid.cast_signed());
-            let _ = pid.map(|pid| kill_process(pid, Signal::KILL)); // gone already: so be it
-        }
-        self.process()?.wait(PATIENCE);
+        self.process()?.kill();
         Ok(())
     }
 
@@ -301,12 +309,34 @@ impl<'s> Trial<'s> {
         Ok(Ended { status, stdout, stderr })
     }
 
-    /// Whether a child of the program still runs after its end.
+    /// Whether anything that the program has started, which has ended, goes on running.
     ///
     /// # Errors
     /// The program was never started.
     pub fn left_child(&mut self) -> Result<bool, Stop> {
-        Ok(self.process()?.has_group())
+        /// Nothing tells when it ends.
+        const LOOK: Duration = Duration::from_millis(10);
+        let end = Instant::now() + PATIENCE;
+        let process = self.process()?;
+        while process.has_left() {
+            if Instant::now() > end {
+                return Ok(true);
+            }
+            thread::sleep(LOOK);
+        }
+        Ok(false)
+    }
+
+    /// As [`Trial::left_child`], as a check.
+    ///
+    /// # Errors
+    /// Something goes on.
+    pub fn leaves_no_child(&mut self) -> Result<(), Stop> {
+        if !self.left_child()? {
+            return Ok(());
+        }
+        let why = "The program ended and left a child process running.";
+        Err(fail("E_LEFT_CHILD", why, "no process of it is left", "one still runs"))
     }
 
     /// The most memory that the program has held so far, in KiB, where the system tells.

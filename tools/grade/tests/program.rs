@@ -2,9 +2,13 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::process::Command;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, id};
+use std::thread::sleep;
+use std::time::Duration;
 
-use harness::{Ended, has};
+use harness::{Ended, LIMIT, Process, Stat, has};
 use serde_json::Value;
 
 /// A student's client in Python: right but for its end, which is half-closed only if told to.
@@ -256,4 +260,30 @@ fn right_after(first: &str, suite: &str, id: &str) -> String {
 fn a_program_that_starts_slowly_may_yet_be_refused() {
     assert_eq!(right_after("sleep 5", "echo-client", "refused"), "passed");
     assert_eq!(right_after("sleep 5", "upper-udp-client", "dead-port"), "passed");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_interrupted_grader_leaves_nothing_behind() {
+    for signal in ["INT", "TERM"] {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{signal}-{}", id()));
+        let script = "setsid sleep 600 & echo $! $$ > $0; exec sleep 600";
+        let server = ["sh", "-c", script, file.to_str().unwrap(), "{addr}"];
+        let options = ["--only", "echo", "--suite", "echo-server", "--"];
+        let mut grade = Command::new(env!("CARGO_BIN_EXE_grade"));
+        let mut grade = Process::spawn(grade.args(options).args(server)).unwrap();
+        let pids = (0..4000).find_map(|_| {
+            sleep(Duration::from_millis(5)); // until the server has said so
+            fs::read_to_string(&file).ok().filter(|pids| pids.ends_with('\n'))
+        });
+        let kill = ["-s", signal, &grade.pid.to_string()].map(str::to_owned);
+        assert!(Command::new("kill").args(kill).status().unwrap().success());
+        assert_eq!(grade.wait(LIMIT).unwrap().code(), None, "it ends by the signal");
+        let runs = |stat: &Stat| {
+            let pids = pids.as_deref().unwrap().split_whitespace();
+            stat.state != 'Z' && pids.into_iter().any(|pid| pid == stat.pid.to_string())
+        };
+        assert!(!harness::processes().iter().any(runs));
+        fs::remove_file(file).unwrap();
+    }
 }

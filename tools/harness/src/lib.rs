@@ -4,18 +4,22 @@
 //! Unix only, like everything that judges.
 #![cfg(unix)]
 
+use std::collections::BTreeSet;
+use std::env;
 use std::ffi::OsStr;
+use std::fs;
 use std::io::{self, PipeReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{self, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 /// Longer than anything here takes on a loaded machine: whoever waits this long waits in vain.
@@ -23,6 +27,13 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// Bytes kept of each output stream of a process; the rest is read and thrown away.
 pub const KEPT_OUTPUT: usize = 1 << 20;
+
+/// The variable of the environment by which a process is known wherever it has gone, since it is
+/// inherited: the marks of those who started it, the outermost first.
+const MARK: &str = "HARNESS_PROCESS";
+
+/// The groups of the processes that run; none is started while somebody holds them.
+static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// A running process, killed with all its children when dropped.
 pub struct Process {
@@ -36,6 +47,7 @@ pub struct Process {
     pub stderr: Output,
     /// Ends when the process does: to be polled together with sockets.
     pub gone: PipeReader,
+    mark: String,
     exited: Receiver<io::Result<ExitStatus>>,
     status: Option<ExitStatus>,
 }
@@ -55,7 +67,12 @@ impl Process {
     /// # Errors
     /// As [`Process::spawn`].
     pub fn start(command: &mut Command) -> io::Result<Self> {
-        let mut child = command.process_group(0).spawn()?;
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let mark = format!("{}{}/", own_mark(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut running = running();
+        let mut child = command.env(MARK, &mark).process_group(0).spawn()?;
+        running.insert(child.id());
+        drop(running);
         let (sender, exited) = mpsc::channel();
         let (gone, alive) = io::pipe()?;
         let mut process = Process {
@@ -64,6 +81,7 @@ impl Process {
             stdout: Output::default(),
             stderr: Output::default(),
             gone,
+            mark,
             exited,
             status: None,
         };
@@ -90,6 +108,23 @@ impl Process {
         killpg(Pid::from_raw(self.pid.cast_signed()), None).is_ok()
     }
 
+    /// Whether anything still runs that the process, which has ended, has started: also in the
+    /// background, with a group of its own, where the system tells.
+    pub fn has_left(&self) -> bool {
+        let is_of_it = |stat: &Stat| stat.group == self.pid && stat.state != 'Z';
+        match cfg!(target_os = "linux") {
+            true => processes().iter().any(is_of_it) || !marked(&self.mark).is_empty(),
+            false => self.has_group(),
+        }
+    }
+
+    /// Kills the process, its children, and what has gone to the background.
+    pub fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        let _ = self.wait(LIMIT);
+        kill_marked(&self.mark);
+    }
+
     /// Sends `signal` to the process and its children.
     pub fn signal(&self, signal: Signal) {
         let _ = killpg(Pid::from_raw(self.pid.cast_signed()), signal); // gone already: so be it
@@ -98,9 +133,54 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.signal(Signal::SIGKILL);
-        let _ = self.wait(LIMIT);
+        self.kill();
+        running().remove(&self.pid);
     }
+}
+
+fn running() -> MutexGuard<'static, BTreeSet<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the marks of all processes begin with that are started here.
+fn own_mark() -> String {
+    format!("{}{}.", env::var(MARK).unwrap_or_default(), process::id())
+}
+
+/// The processes whose mark begins with `mark`, where the system tells; none that has ended.
+fn marked(mark: &str) -> Vec<u32> {
+    let wanted = format!("{MARK}={mark}");
+    let is_marked = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(wanted.as_bytes()))
+    };
+    pids().filter(is_marked).collect()
+}
+
+/// Kills the processes whose mark begins with `mark`, and waits until they are gone.
+fn kill_marked(mark: &str) {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let left = marked(mark);
+        if left.is_empty() || Instant::now() > end {
+            return;
+        }
+        for pid in left {
+            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL); // gone already: so be it
+        }
+        thread::sleep(Duration::from_millis(2)); // one of them may just have started another
+    }
+}
+
+/// Kills all processes that were started here, with what they have started; none can be started, or
+/// dropped, any more: for a program that is about to end.
+pub fn kill_all() {
+    let running = running();
+    for group in &*running {
+        let _ = killpg(Pid::from_raw(group.cast_signed()), Signal::SIGKILL); // gone already: so be it
+    }
+    kill_marked(&own_mark());
+    std::mem::forget(running);
 }
 
 /// What a process has written to one of its streams so far, at most [`KEPT_OUTPUT`] bytes.
@@ -217,7 +297,7 @@ pub fn run_into(command: &mut Command, input: &[u8]) -> io::Result<Ended> {
         }
     })?;
     let status = process.wait(LIMIT);
-    process.signal(Signal::SIGKILL); // a child left behind would hold the streams open
+    process.kill(); // a child left behind would hold the streams open
     Ok(Ended {
         code: status.and_then(|status| status.code()),
         stdout: process.stdout.all(LIMIT),
@@ -325,10 +405,10 @@ pub fn program(name: &str) -> PathBuf {
 /// # Panics
 /// They cannot be built: nothing can be run then.
 pub fn build<'n>(names: impl IntoIterator<Item = &'n str>) -> PathBuf {
-    let exe = std::env::current_exe().expect("the path of this program");
+    let exe = env::current_exe().expect("the path of this program");
     let folder = exe.parent().expect("target/PROFILE");
     let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
-    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    let mut build = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
     build.args(["build", "--quiet"]).args(names.into_iter().flat_map(|name| ["--package", name]));
     if folder.ends_with("release") {
         build.arg("--release");
@@ -339,8 +419,8 @@ pub fn build<'n>(names: impl IntoIterator<Item = &'n str>) -> PathBuf {
 
 /// Whether the foreign program `name` is on this machine. If not, says that the test is skipped.
 pub fn has(name: &str) -> bool {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&folders).chain(["/usr/sbin".into()]);
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&folders).chain(["/usr/sbin".into()]);
     let found = folders.into_iter().any(|folder| folder.join(name).is_file());
     if !found {
         let _ = writeln!(io::stderr(), "skipped: no {name} on this machine");
@@ -348,12 +428,49 @@ pub fn has(name: &str) -> bool {
     found
 }
 
+/// What Linux tells of a process or a thread in `/proc/…/stat` (proc(5)).
+#[derive(Clone, Copy, Debug)]
+pub struct Stat {
+    /// Its id.
+    pub pid: u32,
+    /// Its state in one letter: `R` if it runs or would, `Z` if it has ended and nobody has waited
+    /// for it.
+    pub state: char,
+    /// The process that started it, or that looks after it since that one's end.
+    pub parent: u32,
+    /// Its process group.
+    pub group: u32,
+}
+
+impl Stat {
+    /// What is told in `folder`, as `/proc/PID` or `/proc/PID/task/TID`.
+    pub fn read(folder: &Path) -> Option<Self> {
+        let stat = fs::read_to_string(folder.join("stat")).ok()?;
+        // The name in parentheses may hold anything.
+        let (start, rest) = stat.rsplit_once(')')?;
+        let (pid, mut fields) = (start.split_once(' ')?.0.parse().ok()?, rest.split_whitespace());
+        let state = fields.next()?.chars().next()?;
+        let mut number = || fields.next()?.parse().ok();
+        Some(Stat { pid, state, parent: number()?, group: number()? })
+    }
+}
+
+/// All processes of this machine, where the system tells.
+pub fn processes() -> Vec<Stat> {
+    pids().filter_map(|pid| Stat::read(Path::new(&format!("/proc/{pid}")))).collect()
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// The most memory that process `pid` has held so far, in KiB (`VmHWM`, proc(5)).
 ///
 /// # Errors
 /// There is no such process, or no `/proc`.
 pub fn peak_memory(pid: u32) -> io::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok())
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no VmHWM: a zombie?"))
@@ -384,5 +501,27 @@ mod tests {
         drop(process);
         stdout.all(LIMIT); // ends only when the child has let go of it too
         assert!(!stdout.lock().open, "child {child} still runs");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_process_is_gone_with_what_went_to_the_background() {
+        let script = "setsid sh -c 'echo $$; exec sleep 600' > $0 & wait";
+        let file = env::temp_dir().join(format!("harness-{}", process::id()));
+        let mut process =
+            Process::spawn(Command::new("sh").args(["-c", script]).arg(&file)).unwrap();
+        let child = (0..1000).find_map(|_| {
+            thread::sleep(Duration::from_millis(5)); // until it has said so
+            fs::read_to_string(&file).ok()?.trim().parse::<u32>().ok()
+        });
+        let is_there = |pid| pids().any(|each| each == pid) && !marked(&process.mark).is_empty();
+        let child = child.unwrap();
+        assert!(is_there(child));
+        process.signal(Signal::SIGKILL);
+        process.wait(LIMIT).unwrap();
+        assert!(process.has_left() && !process.has_group());
+        process.kill();
+        assert!(!process.has_left());
+        fs::remove_file(file).unwrap();
     }
 }

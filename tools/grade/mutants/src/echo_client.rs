@@ -23,6 +23,7 @@ pub const NAMES: &[&str] = &[
     "ipv4-only",
     "keeps-everything",
     "leaves-a-child",
+    "leaves-a-daemon",
     "lies-in-the-report",
     "never-half-closes",
     "no-timeout",
@@ -111,9 +112,16 @@ impl Client<'_> {
         if !self.is("no-timeout") {
             sock.set_read_timeout(Some(self.timeout))?;
         }
-        if self.is("leaves-a-child") {
-            let mut child = Command::new("sleep");
-            child.arg("60").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if self.is("leaves-a-child") || self.is("leaves-a-daemon") {
+            let command: &[&str] =
+                if self.is("leaves-a-child") { &["sleep"] } else { &["setsid", "sleep"] };
+            let mut child = Command::new(command[0]);
+            child
+                .args(&command[1..])
+                .arg("60")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
             drop(child.spawn()?);
         }
         if self.is("one-read-per-message") {

@@ -2,6 +2,8 @@
 //! one thread for all (`select-…`), or a process per client (`fork-…`).
 
 use std::collections::HashSet;
+use std::env;
+use std::ffi::OsStr;
 use std::hint::black_box;
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
@@ -31,11 +33,13 @@ pub const NAMES: &[&str] = &[
     "fork-leaves-a-child",
     "fork-leaves-zombies",
     "fork-right",
+    "goes-to-the-background",
     "ignores-sigterm",
     "keeps-every-client",
     "keeps-everything",
     "leaks-descriptors",
     "leaks-threads",
+    "leaves-a-daemon",
     "listens-elsewhere",
     "never-closes",
     "no-reuseaddr",
@@ -96,6 +100,12 @@ impl Server<'static> {
     }
 
     fn run(self, addr: &str) -> io::Result<()> {
+        if self.is("goes-to-the-background") {
+            return in_background(env::current_exe()?, &["echo-server", "right", addr]);
+        }
+        if self.is("leaves-a-daemon") {
+            in_background("sleep", &["60"])?;
+        }
         self.handle_signals()?;
         let listener = self.listen(addr.parse().map_err(io::Error::other)?)?;
         match self.name.split('-').next() {
@@ -234,7 +244,7 @@ impl Server<'static> {
 
     /// A process for one client, which is its standard input.
     fn fork(self, conn: TcpStream) -> io::Result<()> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(env::current_exe()?);
         command.args(["echo-server", self.name, "child"]).stdin(Stdio::from(OwnedFd::from(conn)));
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let children = || CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -362,6 +372,13 @@ struct Client {
 
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+/// Starts `program` in a session of its own.
+fn in_background(program: impl AsRef<OsStr>, args: &[&str]) -> io::Result<()> {
+    let mut command = Command::new("setsid");
+    command.arg(program).args(args).stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(Stdio::null()).spawn().map(drop)
 }
 
 /// Waits for input, and tells whether the client's FIN is among it.
