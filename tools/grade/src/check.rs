@@ -139,6 +139,7 @@ const HINTS: &[(&str, &str)] = &[
     ("E_INTERRUPT", "handle SIGINT: print exit, end with status 0 (labs.md 3.7)"),
     ("E_STILL_OPEN", "close every socket, and end every process (labs.md 3.7)"),
     ("E_ENDLESS", "a read of 0 bytes is the end: say so, and end (labs.md 3.7)"),
+    ("E_PRINTS_ON", "wait in a read, and print only what comes (labs.md 3.7)"),
     ("E_SERVER_GONE", "no client's behaviour ends a server (labs.md 3.7)"),
     (
         "E_UDP_NO_DATAGRAM",

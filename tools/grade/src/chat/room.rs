@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,8 +30,11 @@ pub const QUIET: Duration = Duration::from_secs(5);
 /// How long anything is awaited of a program that goes on and on.
 const ENDLESS: Duration = Duration::from_secs(30);
 
-/// Bytes kept of what one participant hears.
-const KEPT: u64 = 64 << 20;
+/// Bytes that one participant hears before what it hears is taken to be without end.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// Lines, in the same way: a check makes 10 000 or so.
+const MOST_LINES: usize = 50_000;
 
 /// A server under test that is open, and the way in.
 pub struct Room<'t, 's> {
@@ -48,6 +52,8 @@ pub struct Door {
     client: Vec<String>,
     lines: bool,
     recorder: Recorder,
+    /// Whether somebody has heard more than anybody says.
+    endless: Arc<AtomicBool>,
 }
 
 /// Somebody in the chat.
@@ -93,7 +99,8 @@ impl<'t, 's> Room<'t, 's> {
         let server = trial.serve(IpAddr::V4(Ipv4Addr::LOCALHOST), Transport::Tcp)?;
         let client = trial.subject().client.clone();
         let lines = client.is_empty() || trial.subject().lines;
-        let door = Door { server, client, lines, recorder: trial.recorder().clone() };
+        let recorder = trial.recorder().clone();
+        let door = Door { server, client, lines, recorder, endless: Arc::default() };
         let stdout = trial.process()?.stdout.clone();
         Ok(Room { trial, door, stdout })
     }
@@ -218,12 +225,21 @@ impl<'t, 's> Room<'t, 's> {
         self.blame(fail(code, why, expected, seen))
     }
 
-    /// `stop`; or that the server ended, if it did.
+    /// `stop`; or that the server ended, or somebody prints without end, if that is so.
     pub fn blame(&mut self, stop: Stop) -> Stop {
         /// A server that is about to end has closed its sockets already.
         const ABOUT_TO: Duration = Duration::from_millis(200);
         let Ok(process) = self.trial.process() else { return stop };
-        if !matches!(stop, Stop::Failed(_)) || process.wait(ABOUT_TO).is_none() {
+        if !matches!(stop, Stop::Failed(_)) {
+            return stop;
+        }
+        if self.door.endless.load(Ordering::Relaxed) {
+            let who = if self.door.has_clients() { "A client" } else { "The server" };
+            let why = format!("{who} prints without end.");
+            let seen = format!("more than {MOST_LINES} lines, or {} MiB", MOST_BYTES >> 20);
+            return fail("E_PRINTS_ON", why, "a line for each that is said", seen);
+        }
+        if process.wait(ABOUT_TO).is_none() {
             return stop;
         }
         let seen = self.trial.end(PATIENCE).map(|ended| ended.summary());
@@ -302,7 +318,8 @@ impl Door {
         let process = Process::start(command.env("RUST_BACKTRACE", "0"))
             .map_err(|error| Stop::Inconclusive(format!("{name} cannot be started: {error}")))?;
         drop(command); // it holds the client's end of the terminal, too
-        Ok(Participant { ear: Ear::listen(screen)?, body: Body::Client(Box::new(process)) })
+        let ear = Ear::listen(screen, &self.endless)?;
+        Ok(Participant { ear, body: Body::Client(Box::new(process)) })
     }
 
     fn lines(&self, buffer: Option<usize>, reads: bool) -> Result<Participant, Stop> {
@@ -320,7 +337,10 @@ impl Door {
         wire.record(Direction::ToServer, Kind::Connect);
         wire.record(Direction::ToClient, Kind::Accept);
         let ear = match reads {
-            true => Ear::listen(Recorded { sock: sock.clone(), wire: wire.clone() })?,
+            true => {
+                let stream = Recorded { sock: sock.clone(), wire: wire.clone() };
+                Ear::listen(stream, &self.endless)?
+            }
             false => Ear::default(),
         };
         Ok(Participant { ear, body: Body::Lines { sock, wire } })
@@ -539,15 +559,23 @@ fn acknowledge(sock: &TcpStream) {
 fn acknowledge(_: &TcpStream) {}
 
 impl Ear {
-    fn listen<R: Read + Send + 'static>(mut stream: R) -> io::Result<Self> {
+    /// Hears `stream` to its end, or until it is taken to be `endless`.
+    fn listen<R: Read + Send + 'static>(
+        mut stream: R,
+        endless: &Arc<AtomicBool>,
+    ) -> io::Result<Self> {
         let ear = Ear::default();
-        let shared = ear.clone();
+        let (shared, endless) = (ear.clone(), endless.clone());
         let listen = move || {
             let mut buffer = [0; 16 * 1024];
             loop {
                 match stream.read(&mut buffer) {
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Ok(n @ 1..) => shared.hear(&buffer[..n]),
+                    Ok(n @ 1..) if shared.hear(&buffer[..n]) => {}
+                    Ok(1..) => {
+                        endless.store(true, Ordering::Relaxed);
+                        break;
+                    }
                     _ => break,
                 }
             }
@@ -558,20 +586,20 @@ impl Ear {
         Ok(ear)
     }
 
-    fn hear(&self, bytes: &[u8]) {
+    /// Hears `bytes`; whether more may come.
+    fn hear(&self, bytes: &[u8]) -> bool {
         let mut heard = self.lock();
         heard.bytes += bytes.len() as u64;
-        if heard.bytes <= KEPT {
-            let mut pieces = bytes.split(|byte| *byte == b'\n');
-            let last = pieces.next_back().unwrap_or_default();
-            for piece in pieces {
-                let mut line = std::mem::take(&mut heard.rest);
-                line.extend(piece);
-                heard.push(line);
-            }
-            heard.rest.extend(last);
+        let mut pieces = bytes.split(|byte| *byte == b'\n');
+        let last = pieces.next_back().unwrap_or_default();
+        for piece in pieces {
+            let mut line = std::mem::take(&mut heard.rest);
+            line.extend(piece);
+            heard.push(line);
         }
+        heard.rest.extend(last);
         self.0.1.notify_all();
+        heard.bytes < MOST_BYTES && heard.lines.len() < MOST_LINES
     }
 
     fn end(&self) {
@@ -646,4 +674,19 @@ pub fn quoted(line: &[u8]) -> String {
     let cut =
         if line.len() > SHOWN { format!("… ({} bytes)", line.len()) } else { String::new() };
     format!("{:?}{cut}", String::from_utf8_lossy(&line[..line.len().min(SHOWN)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_prints_without_end_is_not_listened_to_for_ever() {
+        for byte in [b'\n', b'a'] {
+            let endless = Arc::default();
+            let ear = Ear::listen(io::repeat(byte), &endless).unwrap();
+            assert!(!ear.wait(|_| false) && ear.lock().over);
+            assert!(endless.load(Ordering::Relaxed) && ear.count() < 2 * MOST_LINES);
+        }
+    }
 }
