@@ -339,14 +339,21 @@ impl<'s> Trial<'s> {
         Err(fail("E_LEFT_CHILD", why, "no process of it is left", "one still runs"))
     }
 
-    /// The most memory that the program has held so far, in KiB, where the system tells.
+    /// The most memory that a process of the program, itself or a child, has held so far, in KiB,
+    /// where the system tells.
     pub fn peak_memory(&self) -> Option<u64> {
-        harness::peak_memory(self.process.as_ref()?.pid).ok()
+        let processes = hang::processes(self.process.as_ref()?.pid)?.into_iter();
+        processes.filter_map(|pid| harness::peak_memory(pid).ok()).max()
     }
 
     /// Bytes of one message of `run` on the wire.
     pub fn message(&self, run: &Run) -> usize {
         run.length + self.subject.header
+    }
+
+    /// Whether the program can be told how many bytes to send.
+    pub fn knows_total(&self) -> bool {
+        self.takes(Placeholder::Count) && self.takes(Placeholder::Length)
     }
 
     /// Bytes that the program has to send in `run`.
@@ -430,8 +437,7 @@ impl<'s> Trial<'s> {
     /// # Errors
     /// It has.
     pub fn stops(&self, peer: &Peer, run: &Run) -> Result<(), Stop> {
-        let known = self.takes(Placeholder::Count) && self.takes(Placeholder::Length);
-        if !known || peer.received <= self.total(run) + TOO_MUCH {
+        if !self.knows_total() || peer.received <= self.total(run) + TOO_MUCH {
             return Ok(());
         }
         let why = "The program does not stop sending.";

@@ -243,23 +243,33 @@ fn a_program_that_cannot_be_started_is_not_found_guilty() {
     assert!(check["why"].as_str().unwrap().starts_with("/no/such cannot be started"));
 }
 
-/// The outcome of check `id` for the `right` mutant of `suite`, started by a shell that does `first`.
-fn right_after(first: &str, suite: &str, id: &str) -> String {
+/// What comes out of check `id` of `suite` for the mutant called `mutant`, started by the shell
+/// `script` with `options`.
+fn check(id: &str, suite: &str, mutant: &str, script: &str, options: &[&str]) -> Value {
     let mutants = harness::program("mutants").display().to_string();
-    let script = format!("{first}; exec \"$@\"");
-    let command = ["sh", "-c", &script, "sh", &mutants, suite, "right"];
-    let options = ["{addr}", "{count}", "{length}", "{timeout}"];
-    let ended = grade(
-        &[&["--json", "--only", id, "--suite", suite, "--"][..], &command, &options].concat(),
-    );
+    let command = ["sh", "-c", script, "sh", &mutants, suite, mutant];
+    let ended =
+        grade(&[&["--json", "--only", id, "--suite", suite, "--"][..], &command, options].concat());
     let results: Value = serde_json::from_slice(&ended.stdout).unwrap();
-    results["programs"][0]["checks"][0]["outcome"].as_str().unwrap().to_owned()
+    results["programs"][0]["checks"][0].clone()
 }
+
+const OPTIONS: &[&str] = &["{addr}", "{count}", "{length}", "{timeout}"];
 
 #[test]
 fn a_program_that_starts_slowly_may_yet_be_refused() {
-    assert_eq!(right_after("sleep 5", "echo-client", "refused"), "passed");
-    assert_eq!(right_after("sleep 5", "upper-udp-client", "dead-port"), "passed");
+    for (id, suite) in [("refused", "echo-client"), ("dead-port", "upper-udp-client")] {
+        let result = check(id, suite, "right", "sleep 5; exec \"$@\"", OPTIONS);
+        assert_eq!(result["outcome"], "passed", "{result}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_is_seen_behind_a_shell() {
+    let result =
+        check("backpressure", "echo-client", "keeps-everything", "\"$@\"; exit $?", OPTIONS);
+    assert_eq!(result["code"], "E_MEMORY", "{result}");
 }
 
 #[test]

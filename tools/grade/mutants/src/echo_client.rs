@@ -22,6 +22,7 @@ pub const NAMES: &[&str] = &[
     "ignores-the-port",
     "ipv4-only",
     "keeps-everything",
+    "keeps-everything-and-leaves",
     "leaves-a-child",
     "leaves-a-daemon",
     "lies-in-the-report",
@@ -175,7 +176,9 @@ impl Client<'_> {
                 self.write_all(sock, &message)?;
             }
         }
-        let half_closes = !self.is("never-half-closes") && !self.is("ends-with-a-reset");
+        let half_closes =
+            !["never-half-closes", "ends-with-a-reset", "keeps-everything-and-leaves"]
+                .contains(&self.name);
         if half_closes { sock.shutdown(Shutdown::Write) } else { Ok(()) }
     }
 
@@ -213,7 +216,7 @@ impl Client<'_> {
                     } else {
                         same &= (start..known).all(|o| buffer[o - start] == self.byte(o));
                     }
-                    if self.is("keeps-everything") {
+                    if self.name.starts_with("keeps-everything") {
                         kept.extend_from_slice(&buffer[..n]);
                     }
                     silence = Instant::now();
@@ -234,6 +237,9 @@ impl Client<'_> {
             }
             if self.is("never-half-closes") && received >= self.total() {
                 sock.shutdown(Shutdown::Write)?;
+            }
+            if self.is("keeps-everything-and-leaves") && received >= self.total() {
+                break;
             }
             if self.is("ends-with-a-reset") && received >= self.total() {
                 SockRef::from(sock).set_linger(Some(Duration::ZERO))?;
