@@ -228,7 +228,7 @@ fn ends_well(
     if ended.crashed() {
         return Err(fail("E_CRASHED", "The program crashed.", "status 0", ended.summary()));
     }
-    if trial.takes(Placeholder::Count) && peer.received != trial.total(run) {
+    if trial.knows_total() && peer.received != trial.total(run) {
         let (code, why) = match peer.received < trial.total(run) {
             true => ("E_SENT_TOO_LITTLE", "The program closed before it had sent everything."),
             false => ("E_SENT_TOO_MUCH", "The program sent more than it was asked to."),

@@ -297,3 +297,10 @@ fn an_interrupted_grader_leaves_nothing_behind() {
         fs::remove_file(file).unwrap();
     }
 }
+
+#[test]
+fn who_is_told_the_count_alone_may_send_lines_of_its_own_length() {
+    let options = ["{addr}", "{count}", "10", "{timeout}"];
+    let result = check("echo", "echo-client", "right", "exec \"$@\"", &options);
+    assert_eq!(result["outcome"], "passed", "{result}");
+}
