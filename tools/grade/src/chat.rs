@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 
 use crate::check::{Check, Mutant, Stop, Suite};
 use crate::hang::{self, Transport};
-use crate::trial::{Trial, fail};
+use crate::trial::{Trial, fail, has_trace};
 use line::{Line, online};
 use room::{Door, Participant, QUIET, Room, quoted};
 
@@ -767,8 +767,7 @@ fn server_ends(trial: &mut Trial<'_>) -> Result<(), Stop> {
     }
     client.ear.wait(|_| false);
     let complaint = client.last_complaint();
-    let crashed = ["panicked at", "Traceback (most recent call last)", "Exception in thread"];
-    if crashed.iter().any(|trace| complaint.contains(trace)) {
+    if has_trace(&complaint) {
         return Err(fail("E_ENDLESS", "The client crashed.", "it says why it ends", client.last()));
     }
     let lines = client.ear.lines();

@@ -243,21 +243,6 @@ fn ends_well(
     Ok(ended)
 }
 
-/// The end of a program that met `trouble`.
-fn ends_badly(trial: &mut Trial<'_>, trouble: &str) -> Result<(), Stop> {
-    let ended = trial.end(PATIENCE)?;
-    let (code, why) = if ended.crashed() {
-        ("E_CRASHED", format!("The program crashed on {trouble}."))
-    } else if ended.status.success() {
-        ("E_SUCCESS_IN_SPITE", format!("The program ended with success in spite of {trouble}."))
-    } else if !ended.complained() {
-        ("E_NO_MESSAGE", format!("The program ended without a word about {trouble}."))
-    } else {
-        return Ok(());
-    };
-    Err(fail(code, why, "a message on stderr and a status other than 0", ended.summary()))
-}
-
 fn echo(trial: &mut Trial<'_>) -> Result<(), Stop> {
     echo_on(trial, V4, false)?;
     trial.leaves_no_child()
@@ -426,7 +411,7 @@ fn early_close(trial: &mut Trial<'_>) -> Result<(), Stop> {
         let why = "The server has closed and the program goes on waiting for it.";
         return Err(fail("E_TOO_LATE", why, "it ends at once", trial.waited()));
     }
-    ends_badly(trial, "a server that closes in the middle")
+    trial.end(PATIENCE)?.badly("a server that closes in the middle")
 }
 
 fn reset(trial: &mut Trial<'_>) -> Result<(), Stop> {
@@ -444,7 +429,7 @@ fn reset(trial: &mut Trial<'_>) -> Result<(), Stop> {
         }
     }
     peer.reset()?;
-    ends_badly(trial, "an RST in the middle")
+    trial.end(PATIENCE)?.badly("an RST in the middle")
 }
 
 fn corrupt(trial: &mut Trial<'_>) -> Result<(), Stop> {
@@ -523,7 +508,7 @@ fn silent(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let placeholder = trial.takes(Placeholder::Timeout);
     let patience = if placeholder { run.timeout + PATIENCE } else { WITHOUT_PLACEHOLDER };
     match trial.end(patience) {
-        Ok(_) => ends_badly(trial, "a server that never answers"),
+        Ok(ended) => ended.badly("a server that never answers"),
         Err(Stop::Failed(_)) => Err(fail(
             "E_NO_TIMEOUT",
             "The server never answers, and the program waits for ever.",
@@ -546,6 +531,6 @@ fn refused(trial: &mut Trial<'_>) -> Result<(), Stop> {
             Err(fail("E_KEEPS_TRYING", why, "it ends at once", failure.seen))
         }
         Err(stop) => Err(stop),
-        Ok(_) => ends_badly(trial, "a refused connection"),
+        Ok(ended) => ended.badly("a refused connection"),
     }
 }

@@ -560,17 +560,39 @@ impl Ended {
 
     /// Whether it died instead of handling an error: by a signal, a panic, an exception.
     pub fn crashed(&self) -> bool {
-        let traces = ["panicked at", "Traceback (most recent call last)", "Exception in thread"];
-        self.status.code().is_none() || traces.iter().any(|trace| self.stderr.contains(trace))
+        self.status.code().is_none() || has_trace(&self.stderr)
     }
 
     /// Whether it says that something is wrong: on stderr, or at the end of what it printed.
-    pub fn complained(&self) -> bool {
+    fn complained(&self) -> bool {
         let words =
             ["error", "abnormal", "terminat", "reset", "refused", "closed", "fail", "missing"];
         let last = self.stdout.lines().next_back().unwrap_or_default().to_lowercase();
         !self.stderr.trim().is_empty() || words.iter().any(|word| last.contains(word))
     }
+
+    /// Whether this is the end of a program that met `trouble`.
+    ///
+    /// # Errors
+    /// It is not: it crashed, noticed nothing, or said nothing.
+    pub fn badly(&self, trouble: &str) -> Result<(), Stop> {
+        let (code, why) = if self.crashed() {
+            ("E_CRASHED", format!("The program crashed on {trouble}."))
+        } else if self.status.success() {
+            ("E_SUCCESS_IN_SPITE", format!("The program ended with success in spite of {trouble}."))
+        } else if !self.complained() {
+            ("E_NO_MESSAGE", format!("The program ended without a word about {trouble}."))
+        } else {
+            return Ok(());
+        };
+        Err(fail(code, why, "a message on stderr and a status other than 0", self.summary()))
+    }
+}
+
+/// Whether `stderr` has the marks of a program that died instead of handling an error.
+pub fn has_trace(stderr: &str) -> bool {
+    let traces = ["panicked at", "Traceback (most recent call last)", "Exception in thread"];
+    traces.iter().any(|trace| stderr.contains(trace))
 }
 
 #[cfg(test)]

@@ -307,20 +307,6 @@ fn printed(ended: &Ended, talk: &Talk) -> Result<(), Stop> {
     Err(fail("E_UDP_WRONG_PRINTED", why, format!("{:?}", first(&answers.join("\n"))), seen))
 }
 
-/// The end of a program that met `trouble`.
-fn ends_badly(ended: &Ended, trouble: &str) -> Result<(), Stop> {
-    let (code, why) = if ended.crashed() {
-        ("E_CRASHED", format!("The program crashed on {trouble}."))
-    } else if ended.status.success() {
-        ("E_SUCCESS_IN_SPITE", format!("The program ended with success in spite of {trouble}."))
-    } else if !ended.complained() {
-        ("E_NO_MESSAGE", format!("The program ended without a word about {trouble}."))
-    } else {
-        return Ok(());
-    };
-    Err(fail(code, why, "a message on stderr and a status other than 0", ended.summary()))
-}
-
 /// The server's socket on `host`.
 fn server(trial: &Trial<'_>, host: IpAddr) -> Result<(Datagrams, Run), Stop> {
     let server = trial.datagrams(host, Direction::ToClient, trial.connection())?;
@@ -553,7 +539,7 @@ fn truncated(trial: &mut Trial<'_>) -> Result<(), Stop> {
     if talk.waits.is_none() {
         let ended = trial.end(PATIENCE)?;
         if !ended.status.success() {
-            return ends_badly(&ended, "half an answer");
+            return ended.badly("half an answer");
         }
         if printed(&ended, &talk).is_err() {
             let why = "The program took half an answer for a whole one.";
@@ -581,7 +567,7 @@ fn dead_port(trial: &mut Trial<'_>) -> Result<(), Stop> {
             Err(fail("E_UDP_DEAD_PORT", why, "it ends at once, with an error", failure.seen))
         }
         Err(stop) => Err(stop),
-        Ok(ended) => ends_badly(&ended, "a port where nobody is"),
+        Ok(ended) => ended.badly("a port where nobody is"),
     }
 }
 
@@ -615,6 +601,6 @@ fn silent(trial: &mut Trial<'_>) -> Result<(), Stop> {
     })?;
     match talk.waits {
         Some(waits) => Err(endless(waits)),
-        None => ends_badly(&trial.end(PATIENCE)?, "a server that never answers"),
+        None => trial.end(PATIENCE)?.badly("a server that never answers"),
     }
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use wire::event::Direction;
 
 use crate::check::{Check, Mutant, Stop, Suite};
@@ -259,7 +260,7 @@ fn interrupt(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let server = trial.serve(V4, Transport::Udp)?;
     let sock = client(trial, V4)?;
     ask(trial, &sock, server, b"READY")?;
-    trial.interrupt()?;
+    trial.signal(Signal::INT, false)?;
     let wrong = |why, seen| Err(fail("E_UDP_INTERRUPT", why, "it ends at once, status 0", seen));
     match trial.end(PATIENCE) {
         Err(Stop::Failed(failure)) => wrong("SIGINT does not end the server.", failure.seen),

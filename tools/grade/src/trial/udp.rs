@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use harness::Process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
 use wire::event::{Connection, Direction, Kind};
 
 use super::{Trial, in_time};
@@ -101,17 +100,6 @@ impl Trial<'_> {
         let ran = self.run_time()?.saturating_sub(before?);
         (ran > (elapsed / 60).max(Duration::from_millis(2)))
             .then(|| format!("it ran for {ran:.0?} in {elapsed:.0?} of silence"))
-    }
-
-    /// Sends SIGINT to the program, as Ctrl+C does.
-    ///
-    /// # Errors
-    /// The program was never started, or has gone.
-    pub fn interrupt(&mut self) -> Result<(), Stop> {
-        let gone = || io::Error::from(ErrorKind::NotFound);
-        let pid = Pid::from_raw(self.process()?.pid.cast_signed()).ok_or_else(gone)?;
-        kill_process(pid, Signal::INT).map_err(io::Error::from)?;
-        Ok(())
     }
 }
 
