@@ -563,12 +563,17 @@ impl Ended {
         self.status.code().is_none() || has_trace(&self.stderr)
     }
 
-    /// Whether it says that something is wrong: on stderr, or at the end of what it printed.
+    /// Whether it says that something is wrong: on stderr, or in the last line that it printed, where
+    /// some words tell it from the report of a program that noticed nothing.
     fn complained(&self) -> bool {
         let words =
             ["error", "abnormal", "terminat", "reset", "refused", "closed", "fail", "missing"];
-        let last = self.stdout.lines().next_back().unwrap_or_default().to_lowercase();
+        let last = self.last_printed().unwrap_or_default().to_lowercase();
         !self.stderr.trim().is_empty() || words.iter().any(|word| last.contains(word))
+    }
+
+    fn last_printed(&self) -> Option<&str> {
+        self.stdout.lines().rfind(|line| !line.trim().is_empty())
     }
 
     /// Whether this is the end of a program that met `trouble`.
@@ -576,16 +581,23 @@ impl Ended {
     /// # Errors
     /// It is not: it crashed, noticed nothing, or said nothing.
     pub fn badly(&self, trouble: &str) -> Result<(), Stop> {
+        /// Characters of a line for a person.
+        const SHOWN: usize = 100;
+        let mut seen = self.summary();
         let (code, why) = if self.crashed() {
             ("E_CRASHED", format!("The program crashed on {trouble}."))
         } else if self.status.success() {
             ("E_SUCCESS_IN_SPITE", format!("The program ended with success in spite of {trouble}."))
         } else if !self.complained() {
-            ("E_NO_MESSAGE", format!("The program ended without a word about {trouble}."))
+            if let Some(last) = self.last_printed() {
+                let last: String = last.chars().take(SHOWN).collect();
+                seen += &format!("; the last line on stdout: {last:?}");
+            }
+            ("E_NO_MESSAGE", format!("The program ended without a word on stderr about {trouble}."))
         } else {
             return Ok(());
         };
-        Err(fail(code, why, "a message on stderr and a status other than 0", self.summary()))
+        Err(fail(code, why, "a message on stderr and a status other than 0", seen))
     }
 }
 
@@ -599,6 +611,19 @@ pub fn has_trace(stderr: &str) -> bool {
 #[cfg(target_os = "linux")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_on_stdout_only_is_shown() {
+        let status = Command::new("false").status().unwrap();
+        let ended =
+            |stdout: &str| Ended { status, stdout: stdout.to_owned(), stderr: String::new() };
+        let Err(Stop::Failed(failure)) = ended("5 bytes\nEcho differs\n\n").badly("trouble") else {
+            panic!("it passes")
+        };
+        assert_eq!(failure.code, "E_NO_MESSAGE");
+        assert!(failure.why.contains("on stderr") && failure.seen.ends_with(r#""Echo differs""#));
+        assert!(ended("5 bytes\nConnection refused\n").badly("trouble").is_ok());
+    }
 
     #[test]
     fn a_port_is_claimed_by_one_grader_only() {
