@@ -545,10 +545,13 @@ fn no_connection(seen: String) -> Stop {
 }
 
 impl Ended {
-    /// How it ended, in a few words: its status and the first line of its errors.
+    /// How it ended, in a few words: its status and the first line of its errors; of a traceback the
+    /// last one, which names the error.
     pub fn summary(&self) -> String {
-        let first = self.stderr.lines().find(|line| !line.trim().is_empty());
-        format!("{}, {}", self.status, first.unwrap_or("and nothing on stderr"))
+        let mut lines = self.stderr.lines().filter(|line| !line.trim().is_empty());
+        let is_traceback = self.stderr.contains(TRACEBACK);
+        let line = if is_traceback { lines.next_back() } else { lines.next() };
+        format!("{}, {}", self.status, line.unwrap_or("and nothing on stderr"))
     }
 
     /// How a server ended that has logged before: its status and the last line of its errors.
@@ -601,10 +604,12 @@ impl Ended {
     }
 }
 
+/// How the last words of a Python program begin.
+const TRACEBACK: &str = "Traceback (most recent call last)";
+
 /// Whether `stderr` has the marks of a program that died instead of handling an error.
 pub fn has_trace(stderr: &str) -> bool {
-    let traces = ["panicked at", "Traceback (most recent call last)", "Exception in thread"];
-    traces.iter().any(|trace| stderr.contains(trace))
+    ["panicked at", TRACEBACK, "Exception in thread"].iter().any(|trace| stderr.contains(trace))
 }
 
 #[cfg(test)]
@@ -623,6 +628,17 @@ mod tests {
         assert_eq!(failure.code, "E_NO_MESSAGE");
         assert!(failure.why.contains("on stderr") && failure.seen.ends_with(r#""Echo differs""#));
         assert!(ended("5 bytes\nConnection refused\n").badly("trouble").is_ok());
+    }
+
+    #[test]
+    fn a_traceback_is_summed_up_by_its_last_line() {
+        let status = Command::new("false").status().unwrap();
+        let summary = |stderr: &str| {
+            Ended { status, stdout: String::new(), stderr: stderr.to_owned() }.summary()
+        };
+        let traceback = format!("{TRACEBACK}:\n  File \"x\", line 1\nTypeError: not bytes\n");
+        assert!(summary(&traceback).ends_with(", TypeError: not bytes"));
+        assert!(summary("error: refused\nmore\n").ends_with(", error: refused"));
     }
 
     #[test]
