@@ -111,6 +111,7 @@ pub static SUITE: Suite = Suite {
     options: &["{addr}"],
     mutant_options: &["server", "{addr}"],
     mutant_client: &["client", "{addr}"],
+    hints: &[],
     mutants: MUTANTS,
 };
 

@@ -25,6 +25,8 @@ pub struct Suite {
     pub mutant_options: &'static [&'static str],
     /// The arguments of a mutant whose name begins with `client-` as the client of a pair.
     pub mutant_client: &'static [&'static str],
+    /// What to do about a failure, where the general hint does not fit: its code, the hint.
+    pub hints: &'static [(&'static str, &'static str)],
     /// The mutants: each is caught by the checks meant for it, and by no other.
     pub mutants: &'static [Mutant],
 }
@@ -180,9 +182,10 @@ const HINTS: &[(&str, &str)] = &[
 ];
 
 impl Failure {
-    /// What to do about it, with the place in `labs.md`.
-    pub fn hint(&self) -> &'static str {
-        HINTS.iter().find(|(code, _)| *code == self.code).map_or("", |(_, hint)| hint)
+    /// What to do about it where `suite` has found it, with the place in `labs.md`.
+    pub fn hint(&self, suite: &Suite) -> &'static str {
+        let mut hints = suite.hints.iter().chain(HINTS);
+        hints.find(|(code, _)| *code == self.code).map_or("", |(_, hint)| hint)
     }
 }
 

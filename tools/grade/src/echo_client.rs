@@ -96,6 +96,7 @@ pub static SUITE: Suite = Suite {
     options: &["--timeout", "{timeout}", "-n", "{count}", "-l", "{length}", "{json}", "{addr}"],
     mutant_options: &["{addr}", "{count}", "{length}", "{timeout}", "{json}"],
     mutant_client: &[],
+    hints: &[],
     mutants: MUTANTS,
 };
 

@@ -33,8 +33,11 @@ pub fn text(graded: &[Graded], style: &Style) -> String {
         let Outcome::Failed(failure) = &checked.outcome else { continue };
         shown += &title(program, checked, failure.code, "1;31", style);
         shown += &format!("{}\n", failure.why);
-        let rows =
-            [("expected", &*failure.expected), ("seen", &failure.seen), ("hint", failure.hint())];
+        let rows = [
+            ("expected", &*failure.expected),
+            ("seen", &failure.seen),
+            ("hint", failure.hint(program.suite)),
+        ];
         for (name, value) in rows {
             shown += &format!("  {name:<9} {value}\n");
         }
@@ -128,7 +131,8 @@ pub fn json(graded: &[Graded]) -> Value {
         .iter()
         .map(|program| {
             let (points, of) = program.points();
-            let checks: Vec<Value> = program.checked.iter().map(check).collect();
+            let checks: Vec<Value> =
+                program.checked.iter().map(|checked| check(program.suite, checked)).collect();
             json!({
                 "program": program.name,
                 "suite": program.suite.name,
@@ -142,7 +146,7 @@ pub fn json(graded: &[Graded]) -> Value {
     json!({ "programs": programs })
 }
 
-fn check(checked: &Checked) -> Value {
+fn check(suite: &Suite, checked: &Checked) -> Value {
     let (outcome, why) = match &checked.outcome {
         Outcome::Passed => ("passed", None),
         Outcome::Failed(failure) => ("failed", Some(&failure.why)),
@@ -158,7 +162,7 @@ fn check(checked: &Checked) -> Value {
     });
     if let Outcome::Failed(failure) = &checked.outcome {
         value["code"] = failure.code.into();
-        value["hint"] = failure.hint().into();
+        value["hint"] = failure.hint(suite).into();
         value["expected"] = failure.expected.as_str().into();
         value["seen"] = failure.seen.as_str().into();
         value["ladder"] = drawn(&checked.events, &Style { rows: 30, ..Style::default() }).into();

@@ -99,6 +99,7 @@ pub static SUITE: Suite = Suite {
     options: &["--timeout", "{timeout}", "--retries", "3", "{addr}", "{text}"],
     mutant_options: &["{addr}", "{count}", "{length}", "{timeout}"],
     mutant_client: &[],
+    hints: &[],
     mutants: MUTANTS,
 };
 

@@ -77,6 +77,7 @@ pub static SUITE: Suite = Suite {
     options: &["{addr}"],
     mutant_options: &["{addr}"],
     mutant_client: &[],
+    hints: &[],
     mutants: MUTANTS,
 };
 

@@ -65,6 +65,13 @@ pub static SUITE: Suite = Suite {
     options: &["{addr}"],
     mutant_options: &["{addr}"],
     mutant_client: &[],
+    hints: &[
+        (
+            "E_CLOSED_EARLY",
+            "read to the newline or the FIN, answer all of it, then close (labs.md 1.6)",
+        ),
+        ("E_NOT_CLOSED", "close the connection after the answer, not at the FIN (labs.md 1.6)"),
+    ],
     mutants: MUTANTS,
 };
 

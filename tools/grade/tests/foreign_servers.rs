@@ -92,6 +92,6 @@ fn who_does_not_listen_where_it_must_is_told_so() {
     for checked in &graded.checked {
         let Outcome::Failed(failure) = &checked.outcome else { panic!("{}", checked.check.id) };
         assert_eq!(failure.code, "E_NOT_LISTENING");
-        assert!(!failure.hint().is_empty());
+        assert!(!failure.hint(suite).is_empty());
     }
 }

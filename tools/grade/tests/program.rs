@@ -304,3 +304,10 @@ fn who_is_told_the_count_alone_may_send_lines_of_its_own_length() {
     let result = check("echo", "echo-client", "right", "exec \"$@\"", &options);
     assert_eq!(result["outcome"], "passed", "{result}");
 }
+
+#[test]
+fn a_hint_is_of_the_suites_own_protocol() {
+    let result = check("upper", "upper-tcp", "never-closes", "exec \"$@\"", &["{addr}"]);
+    assert_eq!(result["code"], "E_NOT_CLOSED", "{result}");
+    assert!(result["hint"].as_str().unwrap().ends_with("(labs.md 1.6)"), "{result}");
+}
