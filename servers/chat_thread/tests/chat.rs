@@ -19,8 +19,8 @@ const SERVERS: [&str; 2] = ["chat_thread", "chat_select"];
 
 fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let folder =
-        BUILT.get_or_init(|| harness::build(["chat_thread", "chat_select", "chat_client"]));
+    let programs = ["chat_thread", "chat_select", "chat_client"];
+    let folder = BUILT.get_or_init(|| harness::build(programs).unwrap());
     folder.join(name)
 }
 

@@ -60,7 +60,7 @@ struct Args {
     stdin: bool,
     /// COMMAND sends so many bytes before each message: its length, say
     #[arg(long, value_name = "BYTES", default_value = "0", requires = "program")]
-    header: usize,
+    header: u16,
     /// Results as one JSON object
     #[arg(long)]
     json: bool,
@@ -157,7 +157,7 @@ fn subjects(args: &Args) -> Result<Vec<(Subject, &'static Suite)>, Failed> {
             command,
             client,
             fed: args.stdin,
-            header: args.header,
+            header: args.header.into(),
             ..Subject::default()
         };
         if !subject.is_addressed() {
@@ -179,7 +179,8 @@ fn subjects(args: &Args) -> Result<Vec<(Subject, &'static Suite)>, Failed> {
             (USAGE, format!("no program called {name} has a suite in this workspace"))
         })?);
     }
-    let folder = workspace::build(wanted.iter().copied());
+    let built = workspace::build(wanted.iter().copied());
+    let folder = built.map_err(|error| (USAGE, error.to_string()))?;
     let subject = |program: &&workspace::Program| {
         let suite = suite(&program.suite)?;
         Ok((program.subject(suite, &folder), suite))

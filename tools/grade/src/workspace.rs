@@ -67,7 +67,10 @@ fn program(package: &Value) -> Option<Program> {
 }
 
 /// Builds `programs`, and the clients that go with them; returns the folder that they are in.
-pub fn build<'p>(programs: impl IntoIterator<Item = &'p Program>) -> PathBuf {
+///
+/// # Errors
+/// They cannot be built; why is said on stderr by cargo.
+pub fn build<'p>(programs: impl IntoIterator<Item = &'p Program>) -> io::Result<PathBuf> {
     let pair = |program: &'p Program| [Some(&program.name), program.client.as_ref()];
     harness::build(programs.into_iter().flat_map(pair).flatten().map(String::as_str))
 }
@@ -75,10 +78,10 @@ pub fn build<'p>(programs: impl IntoIterator<Item = &'p Program>) -> PathBuf {
 /// Every one of [`programs`], built, with the suite that grades it.
 ///
 /// # Errors
-/// As [`programs`]; a suite is not known.
+/// As [`programs`] and [`build`]; a suite is not known.
 pub fn subjects() -> io::Result<Vec<(Subject, &'static Suite)>> {
     let programs = programs()?;
-    let folder = build(&programs);
+    let folder = build(&programs)?;
     let subject = |program: &Program| {
         let suite = check::suite(&program.suite);
         let unknown = || io::Error::other(format!("{}: no suite {}", program.name, program.suite));

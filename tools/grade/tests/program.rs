@@ -226,6 +226,11 @@ fn what_cannot_be_graded_is_told_in_one_line() {
         (&["--suite", "echo-client", "--", "true"], 2, "COMMAND needs {addr}"),
         (&["--suite", "echo-client"], 2, "required"),
         (&["client_wrong", "--", "true"], 2, "cannot be used with"),
+        (
+            &["--header", "18446744073709551615", "--suite", "echo-client", "--", "true", "{addr}"],
+            2,
+            "number too large",
+        ),
     ] {
         let ended = grade(args);
         let (code, line) = ended.error();
@@ -310,4 +315,13 @@ fn a_hint_is_of_the_suites_own_protocol() {
     let result = check("upper", "upper-tcp", "never-closes", "exec \"$@\"", &["{addr}"]);
     assert_eq!(result["code"], "E_NOT_CLOSED", "{result}");
     assert!(result["hint"].as_str().unwrap().ends_with("(labs.md 1.6)"), "{result}");
+}
+
+#[test]
+fn a_program_that_does_not_compile_is_told_in_one_line() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_grade"));
+    command.arg("client_wrong").env("RUSTC", "false");
+    let ended = harness::run(&mut command, b"").unwrap();
+    let last = ended.stderr.lines().next_back();
+    assert_eq!((ended.code, last), (Some(2), Some("error: the programs cannot be built")));
 }

@@ -396,25 +396,27 @@ pub fn echo(conn: TcpStream) -> io::Result<()> {
 /// # Panics
 /// It cannot be built: nothing can be run then.
 pub fn program(name: &str) -> PathBuf {
-    build([name]).join(name)
+    build([name]).expect("a program to run").join(name)
 }
 
 /// Builds the programs `names` of this workspace as the running program was built; returns the
 /// folder that they are in.
 ///
-/// # Panics
-/// They cannot be built: nothing can be run then.
-pub fn build<'n>(names: impl IntoIterator<Item = &'n str>) -> PathBuf {
-    let exe = env::current_exe().expect("the path of this program");
-    let folder = exe.parent().expect("target/PROFILE");
+/// # Errors
+/// They cannot be built; why is said on stderr by cargo.
+pub fn build<'n>(names: impl IntoIterator<Item = &'n str>) -> io::Result<PathBuf> {
+    let exe = env::current_exe()?;
+    let folder = exe.parent().ok_or(io::ErrorKind::NotFound)?; // target/PROFILE
     let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let mut build = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
     build.args(["build", "--quiet"]).args(names.into_iter().flat_map(|name| ["--package", name]));
     if folder.ends_with("release") {
         build.arg("--release");
     }
-    assert!(build.status().expect("cargo runs").success(), "the programs cannot be built");
-    folder.to_owned()
+    match build.status()?.success() {
+        true => Ok(folder.to_owned()),
+        false => Err(io::Error::other("the programs cannot be built")),
+    }
 }
 
 /// Whether the foreign program `name` is on this machine. If not, says that the test is skipped.
