@@ -190,6 +190,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant { name: "select-drops-all-on-an-error", fails: &["reset"] },
     Mutant { name: "select-ignores-short-writes", fails: &["half-close", "full-duplex"] },
     Mutant { name: "select-never-rests", fails: &["hog", "descriptors", "idle"] },
+    Mutant { name: "select-polls-with-a-nap", fails: &["hog", "descriptors", "idle"] },
     Mutant { name: "select-right", fails: &[] },
     Mutant { name: "select-spins-on-a-full-buffer", fails: &["hog"] },
     Mutant { name: "select-unbounded", fails: &["hog"] },

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::Stat;
@@ -54,6 +55,9 @@ const CALLS: &[(u32, &str)] = &[
     (260, "wait4"),
 ];
 
+/// How much later than it should anything may be on a loaded machine.
+const LATEST: Duration = Duration::from_secs(20);
+
 /// The system call that each thread of process `pid` waits in, as far as it is known here.
 pub fn calls(pid: u32) -> Vec<&'static str> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -102,8 +106,6 @@ pub struct Work {
     pub ran: Duration,
     /// Time in wait for a CPU.
     pub waited: Duration,
-    /// How often it went to sleep: a busy thread never does.
-    pub sleeps: u64,
     /// Whether it runs now, or would if a CPU were free.
     pub runs: bool,
 }
@@ -114,17 +116,12 @@ pub fn work(group: u32) -> Option<HashMap<u32, Work>> {
     for pid in processes(group)? {
         // A process or thread that has just ended is busy no more.
         for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-            let read = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
-            let (times, status) = (read("schedstat"), read("status"));
+            let times = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
             let mut times = times.split(' ').flat_map(str::parse).map(Duration::from_nanos);
-            let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
             let thread = Work {
                 ran: times.next().unwrap_or_default(),
                 waited: times.next().unwrap_or_default(),
-                sleeps: field("voluntary_ctxt_switches:")
-                    .and_then(|number| number.trim().parse().ok())
-                    .unwrap_or_default(),
-                runs: field("State:").is_some_and(|state| state.trim().starts_with('R')),
+                runs: Stat::read(&task.path()).is_some_and(|stat| stat.state == 'R'),
             };
             work.extend(task.file_name().to_str().and_then(|id| Some((id.parse().ok()?, thread))));
         }
@@ -134,34 +131,86 @@ pub fn work(group: u32) -> Option<HashMap<u32, Work>> {
 
 /// The time that the threads of process group `group` have been on a CPU.
 pub fn run_time(group: u32) -> Option<Duration> {
-    work(group).map(|work| ran(&work))
+    work(group).map(|work| work.values().map(|thread| thread.ran).sum())
 }
 
-/// The time that all threads of `work` have been on a CPU.
-pub fn ran(work: &HashMap<u32, Work>) -> Duration {
-    work.values().map(|thread| thread.ran).sum()
+/// What the threads of a program did in some time.
+struct Span {
+    before: HashMap<u32, Work>,
+    after: HashMap<u32, Work>,
+    time: Duration,
+    /// Whether the program has ended then.
+    ended: bool,
 }
 
-/// How long threads were busy in a `window` of time, `before` and `after` which they had done so
-/// much; `None` if they have rested. On a loaded machine a busy thread mostly waits for a CPU; but
-/// so does one that wakes up now and then, has little to do and goes to sleep again.
-pub fn busy(
-    before: &HashMap<u32, Work>,
-    after: &HashMap<u32, Work>,
-    window: Duration,
-) -> Option<Duration> {
-    let (mut ran, mut wanted) = (Duration::ZERO, Duration::ZERO);
-    for (id, after) in after {
-        let before = before.get(id).copied().unwrap_or_default();
-        ran += after.ran.saturating_sub(before.ran);
-        if after.sleeps == before.sleeps {
-            let whole = before.runs && after.runs; // what it waits is booked late
-            let times = (after.ran + after.waited).saturating_sub(before.ran + before.waited);
-            wanted = wanted.max(if whole { window } else { times });
+impl Span {
+    /// The time from now on until it `is_over`, or the program of process group `group` ends.
+    fn of(group: u32, mut is_over: impl FnMut(&Span) -> bool) -> Option<Self> {
+        const LOOK: Duration = Duration::from_millis(20);
+        let (start, before) = (Instant::now(), work(group)?);
+        let mut span = Span { after: before.clone(), before, time: Duration::ZERO, ended: false };
+        while !span.ended && !is_over(&span) {
+            thread::sleep(LOOK);
+            match work(group)? {
+                work if work.is_empty() => span.ended = true,
+                work => (span.after, span.time) = (work, start.elapsed()),
+            }
+        }
+        Some(span)
+    }
+
+    /// Each thread's time on a CPU and in wait for one.
+    fn times(&self) -> impl Iterator<Item = (Duration, Duration)> {
+        self.after.iter().map(|(id, after)| {
+            let before = self.before.get(id).copied().unwrap_or_default();
+            (after.ran.saturating_sub(before.ran), after.waited.saturating_sub(before.waited))
+        })
+    }
+
+    fn ran(&self) -> Duration {
+        self.times().map(|(ran, _)| ran).sum()
+    }
+
+    /// The time on a CPU as a share of that in which there was one.
+    fn share(&self) -> f64 {
+        let shares = self.times().filter(|(ran, _)| !ran.is_zero()).map(|(ran, waited)| {
+            ran.as_secs_f64() / self.time.saturating_sub(waited).max(ran).as_secs_f64()
+        });
+        shares.sum()
+    }
+
+    /// Whether there was more to do than now and then a little. Who ends has to do that, too.
+    fn is_busy(&self) -> bool {
+        let (least, share) = if self.ended { (10, 0.5) } else { (4, 0.05) };
+        self.ran() >= Duration::from_millis(least) && self.share() >= share
+    }
+}
+
+/// Whether the program of process group `group` is busy while there is nothing to do, in words. On a
+/// loaded machine it may be late with what there was to do: first it is let come to rest. Then only
+/// the time counts in which it had a CPU, or could have had one: one that asks again and again gets
+/// little, and one that has to do something waits long for it.
+pub fn busy(group: u32) -> Option<String> {
+    /// Who has run for so long and never rested is not late.
+    const LATE: Duration = Duration::from_millis(200);
+    const SILENCE: Duration = Duration::from_millis(400);
+    /// Once may be the moment before the system wakes it.
+    const RESTS: u32 = 2;
+    let mut rests = 0;
+    let mut span = Span::of(group, |span| {
+        rests = if span.after.values().any(|thread| thread.runs) { 0 } else { rests + 1 };
+        rests == RESTS || span.ran() > LATE || span.time > LATEST
+    })?;
+    // What is done once is not done in both.
+    for _ in 0..2 {
+        if !span.ended {
+            span = Span::of(group, |span| span.time >= SILENCE)?;
+        }
+        if !span.is_busy() {
+            return None;
         }
     }
-    let busy = ran.max(wanted);
-    (busy >= window / 2).then_some(busy)
+    Some(format!("it ran for {:.0?} in {:.0?} of silence", span.ran(), span.time))
 }
 
 /// Whether a thread of process group `group` runs, or would if a CPU were free.
@@ -185,7 +234,6 @@ pub fn patiently<T>(
     within: Duration,
     mut wait: impl FnMut(Duration) -> io::Result<Option<T>>,
 ) -> io::Result<Option<T>> {
-    const LATE: Duration = Duration::from_secs(20);
     /// Once may be the moment before the system wakes it.
     const RESTS: u32 = 2;
     let mut come = wait(within)?;
@@ -193,7 +241,7 @@ pub fn patiently<T>(
         && !within.is_zero()
         && let Some(start) = run_time(group)
     {
-        let (end, mut rests) = (Instant::now() + LATE, 0);
+        let (end, mut rests) = (Instant::now() + LATEST, 0);
         while come.is_none() && rests < RESTS && Instant::now() < end {
             let is_late = is_running(group)
                 && run_time(group).is_some_and(|ran| ran.saturating_sub(start) < within / 3);
@@ -336,19 +384,37 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_to_sleep_is_not_busy() {
-        let window = Duration::from_millis(200);
-        let most = Duration::from_millis(150);
-        let did = |work| HashMap::from([(1, work)]);
-        let before = did(Work::default());
-        let waited = Work { waited: most, ..Work::default() };
-        assert_eq!(busy(&before, &did(waited), window), Some(most));
-        assert_eq!(busy(&before, &did(Work { sleeps: 1, ..waited }), window), None);
-        let ran = Work { ran: most, sleeps: 1, ..Work::default() };
-        assert_eq!(busy(&before, &did(ran), window), Some(most));
-        let runs = did(Work { runs: true, ..Work::default() });
-        assert_eq!(busy(&runs, &runs, window), Some(window)); // it never got a CPU
-        assert_eq!(busy(&before, &runs, window), None);
+    fn who_runs_whenever_it_can_is_busy() {
+        for (ran, waited, busy) in [
+            (400, 0, true),
+            (20, 370, true), // of a spinner that shares its CPU with many
+            (100, 0, true),  // with naps in between
+            (10, 300, true), // the same on a loaded machine
+            (10, 0, false),  // now and then
+            (3, 390, false), // late
+        ] {
+            let [ran, waited] = [ran, waited].map(Duration::from_millis);
+            let after = HashMap::from([(1, Work { ran, waited, runs: false })]);
+            let time = Duration::from_millis(400);
+            let mut span = Span { before: HashMap::new(), after, time, ended: false };
+            assert_eq!(span.is_busy(), busy, "{ran:?} {waited:?}");
+            span.ended = true;
+            assert_eq!(span.is_busy(), busy && span.share() > 0.5, "{ran:?} {waited:?}");
+        }
+    }
+
+    #[test]
+    fn who_polls_is_busy_and_who_waits_is_not() {
+        for (script, is_busy) in [
+            ("while :; do :; done", true),
+            ("while :; do i=0; while [ $i -lt 9999 ]; do i=$((i+1)); done; sleep 0.02; done", true),
+            ("while :; do sleep 0.3; done", false),
+            ("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; cat", false),
+        ] {
+            let process = harness::Process::spawn(Command::new("sh").args(["-c", script])).unwrap();
+            let busy = busy(process.pid);
+            assert_eq!(busy.is_some(), is_busy, "{script}: {busy:?}");
+        }
     }
 
     #[test]
@@ -381,8 +447,7 @@ mod tests {
         assert!(
             !is_running(process.pid) && is_running(rustix::process::getpgrp().as_raw_pid() as u32)
         );
-        let work = || work(process.pid).unwrap();
-        assert_eq!((work().len(), busy(&work(), &work(), Duration::from_secs(1))), (1, None));
+        assert_eq!((work(process.pid).unwrap().len(), busy(process.pid)), (1, None));
         assert_eq!(processes(process.pid).unwrap(), [process.pid]);
         drop(process.stdin.take());
         assert!(process.wait(harness::LIMIT).unwrap().success());

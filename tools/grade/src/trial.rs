@@ -366,27 +366,9 @@ impl<'s> Trial<'s> {
         self.subject.takes(placeholder)
     }
 
-    /// Whether the program is busy, where the system tells, in words. A program that was only late
-    /// on a loaded machine comes to rest; one that asks again and again never does.
+    /// Whether the program is busy while there is nothing to do, where the system tells, in words.
     pub fn is_busy(&self) -> Option<String> {
-        const WINDOW: Duration = Duration::from_millis(200);
-        /// Who has run for less is late, not busy: a spinning program gets more of a CPU in these
-        /// windows, even if it shares it with thirty others.
-        const LEAST: Duration = Duration::from_millis(10);
-        let pid = self.process.as_ref()?.pid;
-        let (start, mut ran, mut seen) = (hang::run_time(pid)?, Duration::ZERO, None);
-        for _ in 0..3 {
-            let before = hang::work(pid)?;
-            thread::sleep(WINDOW);
-            let after = hang::work(pid)?;
-            if after.is_empty() {
-                break; // it has ended, and never rested before
-            }
-            let busy = hang::busy(&before, &after, WINDOW)?;
-            ran = hang::ran(&after).saturating_sub(start);
-            seen = Some(format!("busy for {busy:.0?} in {WINDOW:?} of silence"));
-        }
-        seen.filter(|_| ran >= LEAST)
+        hang::busy(self.process.as_ref()?.pid)
     }
 
     /// Whether the program has something to do, where the system tells: its silence says nothing then.

@@ -13,7 +13,7 @@ use std::process::{self, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -49,6 +49,7 @@ pub const NAMES: &[&str] = &[
     "select-drops-all-on-an-error",
     "select-ignores-short-writes",
     "select-never-rests",
+    "select-polls-with-a-nap",
     "select-right",
     "select-spins-on-a-full-buffer",
     "select-unbounded",
@@ -273,7 +274,12 @@ impl Server<'static> {
         listener.set_nonblocking(true)?;
         let mut clients: Vec<Client> = Vec::new();
         let mut may_accept = true;
+        let mut awake = Instant::now();
         loop {
+            if self.is("select-polls-with-a-nap") && awake.elapsed() > Duration::from_millis(1) {
+                thread::sleep(Duration::from_millis(3)); // a quarter of a CPU
+                awake = Instant::now();
+            }
             let interests: Vec<_> = clients.iter().map(|client| self.interest(client)).collect();
             let accepting = if may_accept { PollFlags::IN } else { PollFlags::empty() };
             let mut fds = vec![PollFd::new(listener, accepting)];
@@ -284,6 +290,7 @@ impl Server<'static> {
             let none = Timespec { tv_sec: 0, tv_nsec: 0 };
             let timeout = match () {
                 () if self.is("select-never-rests") => Some(&none),
+                () if self.is("select-polls-with-a-nap") => Some(&none),
                 () if !may_accept => Some(&pause),
                 () => None,
             };

@@ -86,21 +86,6 @@ impl Trial<'_> {
         let doing = self.process.as_ref().and_then(|process| hang::doing(process.pid));
         doing.unwrap_or("it is still running".to_owned())
     }
-
-    /// The time that the program has run, where the system tells.
-    pub fn run_time(&self) -> Option<Duration> {
-        hang::run_time(self.process.as_ref()?.pid)
-    }
-
-    /// Whether the program has run, since it had run for `before`, for more than the few milliseconds
-    /// that some tries take, in words. That it waited for a CPU does not count: on a loaded machine one
-    /// that asks again and again gets little, and one that has to send now and then waits long.
-    pub fn is_busy_since(&self, since: Instant, before: Option<Duration>) -> Option<String> {
-        let elapsed = since.elapsed();
-        let ran = self.run_time()?.saturating_sub(before?);
-        (ran > (elapsed / 60).max(Duration::from_millis(2)))
-            .then(|| format!("it ran for {ran:.0?} in {elapsed:.0?} of silence"))
-    }
 }
 
 impl Datagrams {
