@@ -438,6 +438,11 @@ impl<'s> Trial<'s> {
         self.subject
     }
 
+    /// When it is over.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// Where what crosses the wire is recorded.
     pub fn recorder(&self) -> &Recorder {
         &self.recorder

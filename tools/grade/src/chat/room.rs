@@ -22,7 +22,7 @@ use super::line::{Line, shown};
 use crate::check::Stop;
 use crate::hang::{self, Transport};
 use crate::subject::{Run, filled};
-use crate::trial::{PATIENCE, START, Trial, fail};
+use crate::trial::{PATIENCE, START, Trial, fail, in_time};
 
 /// How long nothing is heard before what was awaited is taken not to come.
 pub const QUIET: Duration = Duration::from_secs(5);
@@ -54,6 +54,8 @@ pub struct Door {
     recorder: Recorder,
     /// Whether somebody has heard more than anybody says.
     endless: Arc<AtomicBool>,
+    /// When the trial is over.
+    deadline: Instant,
 }
 
 /// Somebody in the chat.
@@ -80,6 +82,7 @@ struct Heard {
     rest: Vec<u8>,
     bytes: u64,
     over: bool,
+    deadline: Option<Instant>,
 }
 
 impl Heard {
@@ -100,7 +103,8 @@ impl<'t, 's> Room<'t, 's> {
         let client = trial.subject().client.clone();
         let lines = client.is_empty() || trial.subject().lines;
         let recorder = trial.recorder().clone();
-        let door = Door { server, client, lines, recorder, endless: Arc::default() };
+        let (endless, deadline) = (Arc::default(), trial.deadline());
+        let door = Door { server, client, lines, recorder, endless, deadline };
         let stdout = trial.process()?.stdout.clone();
         Ok(Room { trial, door, stdout })
     }
@@ -225,13 +229,16 @@ impl<'t, 's> Room<'t, 's> {
         self.blame(fail(code, why, expected, seen))
     }
 
-    /// `stop`; or that the server ended, or somebody prints without end, if that is so.
+    /// `stop`; or that the server ended, or something goes on without end, if that is so.
     pub fn blame(&mut self, stop: Stop) -> Stop {
         /// A server that is about to end has closed its sockets already.
         const ABOUT_TO: Duration = Duration::from_millis(200);
         let Ok(process) = self.trial.process() else { return stop };
         if !matches!(stop, Stop::Failed(_)) {
             return stop;
+        }
+        if let Err(over) = in_time(self.door.deadline) {
+            return over;
         }
         if self.door.endless.load(Ordering::Relaxed) {
             let who = if self.door.has_clients() { "A client" } else { "The server" };
@@ -318,7 +325,7 @@ impl Door {
         let process = Process::start(command.env("RUST_BACKTRACE", "0"))
             .map_err(|error| Stop::Inconclusive(format!("{name} cannot be started: {error}")))?;
         drop(command); // it holds the client's end of the terminal, too
-        let ear = Ear::listen(screen, &self.endless)?;
+        let ear = Ear::listen(screen, self)?;
         Ok(Participant { ear, body: Body::Client(Box::new(process)) })
     }
 
@@ -339,7 +346,7 @@ impl Door {
         let ear = match reads {
             true => {
                 let stream = Recorded { sock: sock.clone(), wire: wire.clone() };
-                Ear::listen(stream, &self.endless)?
+                Ear::listen(stream, self)?
             }
             false => Ear::default(),
         };
@@ -562,9 +569,10 @@ impl Ear {
     /// Hears `stream` to its end, or until it is taken to be `endless`.
     fn listen<R: Read + Send + 'static>(
         mut stream: R,
-        endless: &Arc<AtomicBool>,
+        Door { endless, deadline, .. }: &Door,
     ) -> io::Result<Self> {
         let ear = Ear::default();
+        ear.lock().deadline = Some(*deadline);
         let (shared, endless) = (ear.clone(), endless.clone());
         let listen = move || {
             let mut buffer = [0; 16 * 1024];
@@ -617,7 +625,7 @@ impl Ear {
     }
 
     /// Waits until `found` holds for the lines so far; whether it does. Not so when the stream is
-    /// over, or nothing comes for [`QUIET`].
+    /// over, the trial is, or nothing comes for [`QUIET`].
     pub fn wait(&self, found: impl FnMut(&[Vec<u8>]) -> bool) -> bool {
         self.wait_within(QUIET, found)
     }
@@ -631,7 +639,8 @@ impl Ear {
                 (since, bytes) = (Instant::now(), heard.bytes);
             }
             let left = quiet.saturating_sub(since.elapsed());
-            if heard.over || left.is_zero() || started.elapsed() > ENDLESS {
+            let is_late = heard.deadline.is_some_and(|deadline| Instant::now() > deadline);
+            if heard.over || left.is_zero() || started.elapsed() > ENDLESS || is_late {
                 return false;
             }
             let waited = self.0.1.wait_timeout(heard, left);
@@ -683,10 +692,29 @@ mod tests {
     #[test]
     fn who_prints_without_end_is_not_listened_to_for_ever() {
         for byte in [b'\n', b'a'] {
-            let endless = Arc::default();
-            let ear = Ear::listen(io::repeat(byte), &endless).unwrap();
+            let door = door(Duration::from_secs(60));
+            let ear = Ear::listen(io::repeat(byte), &door).unwrap();
             assert!(!ear.wait(|_| false) && ear.lock().over);
-            assert!(endless.load(Ordering::Relaxed) && ear.count() < 2 * MOST_LINES);
+            assert!(door.endless.load(Ordering::Relaxed) && ear.count() < 2 * MOST_LINES);
+        }
+    }
+
+    #[test]
+    fn nothing_is_waited_for_when_the_trial_is_over() {
+        let (nothing, _open) = io::pipe().unwrap();
+        let started = Instant::now();
+        assert!(!Ear::listen(nothing, &door(Duration::ZERO)).unwrap().wait(|_| false));
+        assert!(started.elapsed() < QUIET);
+    }
+
+    fn door(left: Duration) -> Door {
+        Door {
+            server: ([127, 0, 0, 1], 7).into(),
+            client: Vec::new(),
+            lines: true,
+            recorder: Recorder::new(),
+            endless: Arc::default(),
+            deadline: Instant::now() + left,
         }
     }
 }
