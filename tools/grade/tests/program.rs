@@ -111,8 +111,8 @@ def receive():
         pass
     print('The server has ended.')
     os._exit(1)
-threading.Thread(target=receive, daemon=True).start()
 try:
+    threading.Thread(target=receive, daemon=True).start()
     for line in sys.stdin.buffer:
         data = line.rstrip(b'\\r\\n').decode(errors='replace').encode()
         if len(data) > 65536:
