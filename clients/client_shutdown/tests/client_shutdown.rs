@@ -109,7 +109,7 @@ fn a_server_that_sends_for_ever_keeps_nobody() {
     });
     for (client, ended) in run(&["-q", &flood]) {
         let (code, line) = ended.error();
-        let text = if client == "client_prefix" { "refused: a frame" } else { "byte 0 differs" };
+        let text = if client == "client_prefix" { "refused: a frame" } else { "byte 0 " };
         assert!(code == Some(1) && line.starts_with(text), "{client}: {code:?} {line}");
         assert!(!ended.stdout.is_empty(), "{client}: no report");
     }

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::env;
-use std::ffi::OsStr;
 use std::hint::black_box;
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
@@ -102,10 +101,14 @@ impl Server<'static> {
 
     fn run(self, addr: &str) -> io::Result<()> {
         if self.is("goes-to-the-background") {
-            return in_background(env::current_exe()?, &["echo-server", "right", addr]);
+            // It opens its port when what was started has ended, and not a moment before.
+            let script = "while kill -0 $0; do sleep 0.01; done; exec \"$1\" echo-server right $2";
+            let (own, exe) = (process::id().to_string(), env::current_exe()?);
+            let exe = exe.to_string_lossy();
+            return in_background(&["sh", "-c", script, &own, &exe, addr]);
         }
         if self.is("leaves-a-daemon") {
-            in_background("sleep", &["60"])?;
+            in_background(&["sleep", "60"])?;
         }
         self.handle_signals()?;
         let listener = self.listen(addr.parse().map_err(io::Error::other)?)?;
@@ -381,10 +384,10 @@ fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-/// Starts `program` in a session of its own.
-fn in_background(program: impl AsRef<OsStr>, args: &[&str]) -> io::Result<()> {
+/// Starts the command `line` in a session of its own.
+fn in_background(line: &[&str]) -> io::Result<()> {
     let mut command = Command::new("setsid");
-    command.arg(program).args(args).stdin(Stdio::null()).stdout(Stdio::null());
+    command.args(line).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(Stdio::null()).spawn().map(drop)
 }
 
