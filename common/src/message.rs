@@ -1,7 +1,8 @@
 //! The messages that a client sends: made, or the lines of a file.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
+use std::iter;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::thread;
@@ -85,8 +86,10 @@ impl Messages {
         match &mut self.source {
             Source::Made { numbers, length } => {
                 let Some(number) = numbers.next() else { return Ok(false) };
-                let end = data.len() + *length;
-                write!(data, "{number:05}")?; // into memory: it cannot fail
+                let (mut digits, end) = (itoa::Buffer::new(), data.len() + *length);
+                let digits = digits.format(number); // `write!` took a fifth of the time of a client
+                data.extend(iter::repeat_n(b'0', 5_usize.saturating_sub(digits.len())));
+                data.extend_from_slice(digits.as_bytes());
                 data.resize(end - 1, b'a');
                 data.push(b'\n');
             }
