@@ -1,6 +1,10 @@
 //! Standard output, without a panic on a closed pipe and without silence on a full disk.
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{self, Sender};
+use std::thread::Builder;
 
 use crate::exit;
 
@@ -12,6 +16,41 @@ pub fn print(data: impl AsRef<[u8]>) -> io::Result<()> {
     let mut stdout = io::stdout();
     let written = stdout.write_all(data.as_ref()).and_then(|()| stdout.flush());
     written.map_err(exit::local("standard output"))
+}
+
+/// Standard output for a server that must not wait for it: it may be as slow as any client.
+pub struct Console {
+    texts: Sender<Arc<str>>,
+    /// Bytes that wait to be printed.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Console {
+    /// Bytes that may wait to be printed.
+    const MOST: usize = 2 << 20;
+
+    /// Starts the thread that prints.
+    ///
+    /// # Errors
+    /// There can be no more threads.
+    pub fn start() -> io::Result<Self> {
+        let ((texts, posted), waiting) = (mpsc::channel(), Arc::new(AtomicUsize::new(0)));
+        let unprinted = waiting.clone();
+        let print = move |text: Arc<str>| {
+            unprinted.fetch_sub(text.len(), Relaxed);
+            print(&*text).is_ok()
+        };
+        Builder::new().spawn(move || posted.into_iter().all(print))?;
+        Ok(Console { texts, waiting })
+    }
+
+    /// Has `text` printed after those before it; not at all if nobody takes them and too much waits.
+    pub fn post(&self, text: Arc<str>) {
+        if self.waiting.load(Relaxed) < Self::MOST {
+            self.waiting.fetch_add(text.len(), Relaxed);
+            let _ = self.texts.send(text); // standard output is closed: so be it
+        }
+    }
 }
 
 /// A line that came over the network, without its end, safe to show on a terminal: what is not

@@ -11,15 +11,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use common::args::{Limits, ServerArgs};
 use common::net::Listener;
 use common::{exit, output};
-use crossbeam_channel::{Sender, unbounded};
 use log::{debug, warn};
 use polling::{Event, Events, PollMode, Poller};
 use socket2::SockRef;
@@ -30,8 +26,6 @@ const LINE: usize = 64 * 1024;
 const READ: usize = 8 * 1024;
 /// Bytes that may wait for a client.
 const QUEUE: usize = 2 << 20;
-/// Bytes that may wait for standard output, which may be as slow as any client.
-const CONSOLE: usize = 2 << 20;
 /// How long a client that leaves may take to read the rest, and to stop sending.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// For ever, to a person.
@@ -45,25 +39,13 @@ fn main() -> ExitCode {
 fn serve(args: &ServerArgs, limits: Limits) -> io::Result<()> {
     let listener = args.listen(exit::farewell())?;
     output::print(format!("Chat Server started on port {}.\n", listener.local_addr()?.port()))?;
-    let (console, unprinted) = start_printing()?;
+    let console = output::Console::start()?;
     listener.set_nonblocking(true)?;
     let (poller, clients) = (Poller::new()?, BTreeMap::new());
-    let mut chat = Chat { poller, clients, online: 0, limits, console, unprinted };
+    let mut chat = Chat { poller, clients, online: 0, limits, console };
     // SAFETY: the listener lives longer than the chat and its poller.
     unsafe { chat.poller.add(&*listener, Event::none(0)) }?;
     chat.run(&listener, &mut vec![0; args.buffer.min(READ)])
-}
-
-/// Starts a thread that prints what is posted; returns also how many bytes wait for it.
-fn start_printing() -> io::Result<(Sender<String>, Arc<AtomicUsize>)> {
-    let ((console, texts), unprinted) = (unbounded::<String>(), Arc::new(AtomicUsize::new(0)));
-    let waiting = unprinted.clone();
-    let print = move |text: String| {
-        waiting.fetch_sub(text.len(), Relaxed);
-        output::print(text).is_ok()
-    };
-    Builder::new().spawn(move || texts.into_iter().all(print))?;
-    Ok((console, unprinted))
 }
 
 struct Chat {
@@ -71,9 +53,7 @@ struct Chat {
     clients: BTreeMap<usize, Client>,
     online: usize,
     limits: Limits,
-    console: Sender<String>,
-    /// Bytes that wait for standard output.
-    unprinted: Arc<AtomicUsize>,
+    console: output::Console,
 }
 
 struct Client {
@@ -197,10 +177,9 @@ impl Chat {
                 let _ = client.conn.shutdown(Shutdown::Both);
             }
         }
-        if !others.is_empty() && self.unprinted.load(Relaxed) < CONSOLE {
-            self.unprinted.fetch_add(others.len(), Relaxed);
-            let _ = self.console.send(others);
-        } // else nobody takes them: the lines are not printed
+        if !others.is_empty() {
+            self.console.post(others.into());
+        }
     }
 
     /// Lets go whoever has not moved for too long. Who reads slowly may have made room without an

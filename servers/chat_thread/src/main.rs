@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use std::{mem, thread};
 
 use common::args::{Limits, ServerArgs};
 use common::{exit, output};
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{debug, warn};
 use socket2::SockRef;
 
@@ -25,8 +25,6 @@ use socket2::SockRef;
 const LINE: usize = 64 * 1024;
 /// Texts that may wait for a client. The queues share their texts: this bounds them all together.
 const QUEUE: usize = 1024;
-/// Bytes that may wait for standard output, which may be as slow as any client.
-const CONSOLE: usize = 2 << 20;
 /// Connections at most, two threads each: near 20 000 threads the process is aborted (measured).
 const CONNECTIONS: usize = 4000;
 /// How long a client may take nothing of what is sent to it, or go on sending when it must go.
@@ -45,8 +43,8 @@ fn main() -> ExitCode {
 fn serve(args: &ServerArgs, limits: &Limits) -> io::Result<()> {
     let listener = args.listen(exit::farewell())?;
     output::print(format!("Chat Server started on port {}.\n", listener.local_addr()?.port()))?;
-    let (console, unprinted) = start_printing()?;
-    let room = Arc::new(Mutex::new(Room { members: BTreeMap::new(), console, unprinted }));
+    let console = output::Console::start()?;
+    let room = Arc::new(Mutex::new(Room { members: BTreeMap::new(), console }));
     for id in 0.. {
         let entered = listener.accept().and_then(|(conn, addr)| {
             let full = lock(&room).members.len() >= limits.max_clients;
@@ -67,18 +65,6 @@ fn serve(args: &ServerArgs, limits: &Limits) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Starts a thread that prints what is posted; returns also how many bytes wait for it.
-fn start_printing() -> io::Result<(Sender<Text>, Arc<AtomicUsize>)> {
-    let ((console, texts), unprinted) = (unbounded::<Text>(), Arc::new(AtomicUsize::new(0)));
-    let waiting = unprinted.clone();
-    let print = move |text: Text| {
-        waiting.fetch_sub(text.len(), Relaxed);
-        output::print(&*text).is_ok()
-    };
-    Builder::new().spawn(move || texts.into_iter().all(print))?;
-    Ok((console, unprinted))
 }
 
 /// Tells a newcomer that there is no room, without waiting for it.
@@ -199,9 +185,7 @@ impl Client {
 /// Who is online. All that happens goes through here, one thing after the other.
 struct Room {
     members: BTreeMap<u64, Member>,
-    console: Sender<Text>,
-    /// Bytes that wait for standard output.
-    unprinted: Arc<AtomicUsize>,
+    console: output::Console,
 }
 
 struct Member {
@@ -230,10 +214,7 @@ impl Room {
     /// of who has a full queue is shut down, so that its thread lets it leave.
     fn post(&self, others: String, (you, yours): (u64, String)) {
         let (others, yours) = (Text::from(others), Text::from(yours));
-        if self.unprinted.load(Relaxed) < CONSOLE {
-            self.unprinted.fetch_add(others.len(), Relaxed);
-            let _ = self.console.send(others.clone());
-        } // else nobody takes them: the lines are not printed
+        self.console.post(others.clone());
         for (id, member) in &self.members {
             let text = if *id == you { &yours } else { &others };
             if member.queue.try_send(text.clone()).is_err() {
