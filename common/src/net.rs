@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::ops::Deref;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -173,7 +172,7 @@ fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Listener {
     sock: TcpListener,
-    reserve: Mutex<Option<File>>,
+    reserve: Option<File>,
 }
 
 impl Listener {
@@ -182,7 +181,7 @@ impl Listener {
     /// # Errors
     /// There is no descriptor left to keep in reserve.
     pub fn new(sock: TcpListener) -> io::Result<Self> {
-        Ok(Listener { sock, reserve: Mutex::new(Some(reserve()?)) })
+        Ok(Listener { sock, reserve: Some(reserve()?) })
     }
 
     /// Accepts a connection, as [`TcpListener::accept`]; an IPv4 client of a socket for both families
@@ -191,8 +190,13 @@ impl Listener {
     ///
     /// # Errors
     /// The system's; a server logs it, pauses and goes on.
-    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+    pub fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
+            // Another thread may have been quicker (malloc(3) opens a file now and then). Accepted
+            // first, a client would keep the last descriptor, and all after it would wait.
+            if self.reserve.is_none() {
+                self.reserve = Some(reserve()?);
+            }
             let accepted = match self.sock.accept() {
                 Err(error) if is_out_of_descriptors(&error) => self.send_away(error)?,
                 result => Some(result?),
@@ -205,20 +209,17 @@ impl Listener {
 
     /// Sends the next client away, unless there is a descriptor for it: accept(2) fails even if
     /// nobody waits, and when somebody comes, others may have left.
-    fn send_away(&self, error: io::Error) -> io::Result<Option<(TcpStream, SocketAddr)>> {
-        let mut kept = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.take().is_none() {
-            *kept = reserve().ok();
-            return Err(error);
-        }
+    fn send_away(&mut self, error: io::Error) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        self.reserve = None;
         let accepted = self.sock.accept();
-        *kept = reserve().ok();
-        if kept.is_some() {
+        self.reserve = reserve().ok();
+        if self.reserve.is_some() {
             return accepted.map(Some);
         }
-        let result = accepted.map(|(_, peer)| log::warn!("Client sent away {peer}: {error}"));
-        *kept = reserve().ok(); // the connection is closed by now
-        result.map(|()| None)
+        accepted.map(|(_, peer)| {
+            log::warn!("Client sent away {peer}: {error}");
+            None // dropped, the connection leaves its descriptor to the reserve
+        })
     }
 }
 
@@ -320,5 +321,14 @@ mod tests {
         let server = to(&format!("127.0.0.1:{}", port_of(&listener)));
         let error = connect(&server).unwrap().read(&mut [0]).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
+    }
+
+    #[test]
+    fn a_lost_reserve_is_taken_back_before_anyone_is_accepted() {
+        let sock = listen(&here("localhost:0"), 1).unwrap();
+        sock.set_nonblocking(true).unwrap();
+        let mut listener = Listener { sock, reserve: None };
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert!(listener.reserve.is_some());
     }
 }

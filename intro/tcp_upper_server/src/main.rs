@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: &ServerArgs) -> io::Result<()> {
-    let listener = args.start()?;
+    let mut listener = args.start()?;
     loop {
         match listener.accept() {
             Ok((conn, peer)) => {

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: &ServerArgs, limits: Limits) -> io::Result<()> {
-    let listener = args.listen(exit::farewell())?;
+    let mut listener = args.listen(exit::farewell())?;
     output::print(format!("Chat Server started on port {}.\n", listener.local_addr()?.port()))?;
     let console = output::Console::start()?;
     listener.set_nonblocking(true)?;
@@ -45,7 +45,7 @@ fn serve(args: &ServerArgs, limits: Limits) -> io::Result<()> {
     let mut chat = Chat { poller, clients, online: 0, limits, console };
     // SAFETY: the listener lives longer than the chat and its poller.
     unsafe { chat.poller.add(&*listener, Event::none(0)) }?;
-    chat.run(&listener, &mut vec![0; args.buffer.min(READ)])
+    chat.run(&mut listener, &mut vec![0; args.buffer.min(READ)])
 }
 
 struct Chat {
@@ -71,7 +71,7 @@ struct Client {
 }
 
 impl Chat {
-    fn run(&mut self, listener: &Listener, buffer: &mut [u8]) -> io::Result<()> {
+    fn run(&mut self, listener: &mut Listener, buffer: &mut [u8]) -> io::Result<()> {
         let mut events = Events::new();
         let mut pause = YEAR;
         for id in 1.. {
@@ -95,7 +95,7 @@ impl Chat {
     }
 
     /// Lets a newcomer in, if there is room.
-    fn enter(&mut self, listener: &Listener, id: usize) -> io::Result<()> {
+    fn enter(&mut self, listener: &mut Listener, id: usize) -> io::Result<()> {
         let (mut conn, addr) = match listener.accept() {
             Err(error) if is_temporary(&error) => return Ok(()),
             result => result?,

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: &ServerArgs, limits: &Limits) -> io::Result<()> {
-    let listener = args.listen(exit::farewell())?;
+    let mut listener = args.listen(exit::farewell())?;
     output::print(format!("Chat Server started on port {}.\n", listener.local_addr()?.port()))?;
     let console = output::Console::start()?;
     let room = Arc::new(Mutex::new(Room { members: BTreeMap::new(), console }));

@@ -112,7 +112,7 @@ struct TcpServer {
 }
 
 impl TcpServer {
-    fn serve_forever(&self) -> io::Result<()> {
+    fn serve_forever(&mut self) -> io::Result<()> {
         let (server, clients) = (thread::current(), Arc::new(())); // each client has a copy of both
         loop {
             while Arc::strong_count(&clients) > self.limits.max_clients {

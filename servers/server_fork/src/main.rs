@@ -40,7 +40,7 @@ mod unix {
     use nix::unistd::{ForkResult, Pid, fork};
 
     pub fn serve(args: &ServerArgs) -> io::Result<()> {
-        let listener = args.start()?;
+        let mut listener = args.start()?;
         on_child_ended()?;
         let parent = Pid::this();
         loop {

@@ -38,7 +38,7 @@ fn serve(args: &ServerArgs, workers: u16) -> io::Result<()> {
         let thread = thread::Builder::new().name(format!("worker {n}"));
         thread.spawn(move || work(&conns, buffer_size))?;
     }
-    let listener = args.start()?;
+    let mut listener = args.start()?;
     loop {
         match listener.accept() {
             Ok(accepted) => sender.send(accepted).map_err(io::Error::other)?, // waits for room

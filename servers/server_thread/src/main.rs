@@ -25,7 +25,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: ServerArgs, limits: Limits) -> io::Result<()> {
-    let listener = args.start()?;
+    let mut listener = args.start()?;
     let (server, clients) = (thread::current(), Arc::new(())); // each client has a copy of both
     loop {
         while Arc::strong_count(&clients) > limits.max_clients {
