@@ -1,7 +1,7 @@
 //! An echo client that sends and receives at the same time in one thread.
-//! It shows a socket that never blocks and a selector that tells what it is ready for. Interest
-//! follows state: who asks for room without having something to send is woken for ever. Still
-//! wrong: only the socket is waited for here; a slow `--file -` stops both directions.
+//! It shows a socket that never blocks and, when neither direction moves, a selector that waits for
+//! both. Interest follows state: who asks for room without having something to send is woken for
+//! ever. Still wrong: only the socket is waited for; a slow `--file -` stops both directions.
 //!
 //! `cargo run -q -p echoserv` in terminal 1, `cargo run -q -p client_select -- localhost:10007` in 2
 #![expect(unsafe_code, reason = "a poller may not outlive the sockets in it")]
@@ -76,19 +76,19 @@ impl Client<'_> {
     fn run(mut self, poller: &Poller, silence: Duration) -> io::Result<()> {
         let (mut events, mut buffer) = (Events::new(), vec![0; CHUNK]);
         loop {
+            let received = self.receive(&mut buffer)?;
+            if received == Some(0) {
+                return if self.finished { Ok(()) } else { Err(exit::left_early()) };
+            }
             let pause = self.prepare()?;
+            let sent = self.has_unsent() && self.send()?;
+            if sent || received.is_some() {
+                self.progress = Instant::now();
+                continue; // there may be more: to try costs one call, a turn of the poller five
+            }
             poller.modify(self.sock, Event::new(0, true, self.has_unsent()))?;
             events.clear();
             poller.wait(&mut events, Some(pause.min(silence)))?;
-            for event in events.iter() {
-                self.progress = Instant::now();
-                if event.readable && self.receive(&mut buffer)? {
-                    return if self.finished { Ok(()) } else { Err(exit::left_early()) };
-                }
-                if event.writable && self.has_unsent() {
-                    self.send()?;
-                }
-            }
             let (sent, received) = self.report.totals();
             if self.progress.elapsed() >= silence && (self.finished || sent > received) {
                 return Err(exit::silent());
@@ -128,27 +128,29 @@ impl Client<'_> {
         self.sent < self.unsent.len()
     }
 
-    /// Sends what there is room for. The rest is sent when the socket is writable again: `write_all`
-    /// would fail there, and forget how far it came.
-    fn send(&mut self) -> io::Result<()> {
+    /// Sends what there is room for; says whether anything went. The rest is sent when the socket is
+    /// writable again: `write_all` would fail there, and forget how far it came.
+    fn send(&mut self) -> io::Result<bool> {
         let end = self.unsent.len().min(self.sent + CHUNK);
         match self.sock.write(&self.unsent[self.sent..end]) {
-            Ok(n) => self.sent += n,
-            Err(error) if is_temporary(&error) => {}
-            Err(error) => return Err(error),
+            Ok(n) => {
+                self.sent += n;
+                Ok(true)
+            }
+            Err(error) if is_temporary(&error) => Ok(false),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
-    /// Receives what is there; says whether that was the end of the stream.
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+    /// Receives what is there, if anything is; says how much, with 0 for the end of the stream.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match self.sock.read(buffer) {
             Ok(n) => {
                 self.heard = Instant::now();
                 self.report.received(&buffer[..n])?;
-                Ok(n == 0)
+                Ok(Some(n))
             }
-            Err(error) if is_temporary(&error) => Ok(false),
+            Err(error) if is_temporary(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
