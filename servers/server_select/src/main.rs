@@ -21,7 +21,7 @@ use socket2::SockRef;
 
 /// The key of the listening socket; the connections count from 1.
 const LISTENER: usize = 0;
-/// How many are accepted while the others wait.
+/// How many are accepted, and pieces received from one, while the others wait.
 const IN_A_ROW: usize = 64;
 /// Bytes that wait to be sent to a client before nothing more is read from it.
 const HIGH_WATER: usize = 64 * 1024;
@@ -161,29 +161,38 @@ struct Conn {
 }
 
 impl Conn {
-    /// Sends what waits, and receives if there is room for it; says whether that was all.
+    /// Sends what waits, and receives while there is more and room for it; says whether that was all.
     fn turn(&mut self, event: Event, buffer: &mut [u8], poller: &Poller) -> io::Result<bool> {
         if !self.unsent.is_empty() {
             self.send(&[])?;
         }
-        if event.readable && !self.ended && self.unsent.len() < HIGH_WATER {
+        let mut is_more = event.readable;
+        for _ in 0..IN_A_ROW {
+            if !is_more || !self.has_room() {
+                break;
+            }
             match self.sock.read(buffer) {
                 Ok(0) => self.ended = true,
                 Ok(n) => {
                     debug!("{n} bytes: {}", buffer[..n].escape_ascii());
                     self.send(&buffer[..n])?;
+                    is_more = n == buffer.len(); // to try costs one call, a turn of the poller five
                 }
-                Err(error) if is_temporary(&error) => {}
+                Err(error) if is_temporary(&error) => is_more = false,
                 Err(error) => return Err(error),
             }
         }
         if self.ended && self.unsent.is_empty() {
             return Ok(true);
         }
-        let readable = !self.ended && self.unsent.len() < HIGH_WATER;
-        let interest = Event::new(event.key, readable, !self.unsent.is_empty());
+        let interest = Event::new(event.key, self.has_room(), !self.unsent.is_empty());
         ask(poller, &self.sock, interest, &mut self.asked)?;
         Ok(false)
+    }
+
+    /// Whether more may be received: it has not ended, and not too much is still to be sent.
+    fn has_room(&self) -> bool {
+        !self.ended && self.unsent.len() < HIGH_WATER
     }
 
     /// Whether more can be sent to it by now. Who reads slowly makes room without an event: epoll
