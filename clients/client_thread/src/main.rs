@@ -26,7 +26,8 @@ const CHUNK: usize = 64 * 1024;
 /// server wake each other more often (measured: with 64 KiB it is slower by a tenth).
 const PIECE: usize = 256 * 1024;
 /// Bytes of messages that the system may hold, up to twice as many: far ahead of the echo, what is
-/// sent only fills buffers, which is slower (measured: by a sixth; a way of 100 ms slows it to 2 MB/s).
+/// sent only fills buffers, which is slower (measured: by a sixth). On a way of 100 ms it is too few
+/// for more than some 2 MB/s.
 const AHEAD: usize = 128 * 1024;
 
 fn main() -> ExitCode {
