@@ -317,7 +317,7 @@ fn make(check: &'static Check, subject: &Subject) -> Checked {
     let mut trial = Trial::new(subject, recorder.clone());
     let result = match missing {
         Some(placeholder) => Err(Stop::Skipped(placeholder.missing().to_owned())),
-        None => (check.run)(&mut trial),
+        None => (check.run)(&mut trial).and_then(|()| trial.stays_in_foreground()),
     };
     let architecture = trial.architecture.take();
     drop(trial); // ends the program, which may hold much

@@ -179,6 +179,18 @@ impl<'s> Trial<'s> {
         Ok(())
     }
 
+    /// A server that goes to the background may open its port first, and be served from there.
+    ///
+    /// # Errors
+    /// It has.
+    pub fn stays_in_foreground(&mut self) -> Result<(), Stop> {
+        let has_ended = self.process.as_mut().is_some_and(|it| it.wait(Duration::ZERO).is_some());
+        match self.claim.is_some() && has_ended && self.left_child()? {
+            true => Err(self.in_background()),
+            false => Ok(()),
+        }
+    }
+
     /// That the program has left its work to others.
     fn in_background(&mut self) -> Stop {
         let why = "The program goes to the background: what was started has ended, and something \

@@ -98,6 +98,9 @@ impl Process {
     /// Waits for the process itself to end, at most `limit`; `None` if it still runs then.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         if self.status.is_none() {
+            let is_known = kill(Pid::from_raw(self.pid.cast_signed()), None).is_ok();
+            // The system may know that it has ended before the thread that waits has said so.
+            let limit = if is_known { limit } else { LIMIT };
             self.status = self.exited.recv_timeout(limit).ok().and_then(Result::ok);
         }
         self.status
