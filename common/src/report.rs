@@ -46,18 +46,20 @@ struct Outstanding {
     taken: usize,
 }
 
-/// A message that is outstanding.
-#[derive(Clone, Debug)]
-enum Message {
-    /// One like the lecture's: a head, the last byte of which is repeated up to a last byte. Buffers
-    /// hold many thousands of them, the report only what tells them apart.
+/// What tells a message from others: buffers hold many thousands that are outstanding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message(Kept);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kept {
+    /// A message like the lecture's: a head, the last byte of which is repeated up to a last byte.
     Run { head: [u8; HEAD], last: u8, length: usize },
     /// Any other, as it is.
     Bytes(Box<[u8]>),
 }
 
 /// Bytes at the start of a message that may be anything: a number, say, and a frame's header.
-const HEAD: usize = 16;
+pub(crate) const HEAD: usize = 16;
 
 /// The first byte that came back other than it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,12 +97,16 @@ impl Report {
 
     /// One row more of bytes sent. No bytes are no row.
     pub fn sent(&mut self, data: &[u8]) {
-        if data.is_empty() {
-            return;
+        if !data.is_empty() {
+            self.sent_message(Message::new(data, false));
         }
-        self.sent.add(data.len());
+    }
+
+    /// As [`Report::sent`], of a message that is known: its bytes need not be looked at again.
+    pub fn sent_message(&mut self, message: Message) {
+        self.sent.add(message.length());
         if self.difference.is_none() {
-            self.outstanding.push(data);
+            self.outstanding.messages.push_back(message);
         }
     }
 
@@ -224,10 +230,6 @@ impl fmt::Display for Report {
 }
 
 impl Outstanding {
-    fn push(&mut self, data: &[u8]) {
-        self.messages.push_back(Message::new(data));
-    }
-
     /// Takes `data` off, if it comes next; otherwise tells the index of the first byte that is not
     /// what was sent, and what was.
     fn take(&mut self, data: &[u8]) -> Result<(), (usize, Option<u8>)> {
@@ -250,38 +252,39 @@ impl Outstanding {
 }
 
 impl Message {
-    fn new(data: &[u8]) -> Self {
+    /// The message `data`; `is_run` if it is known that a head and a last byte enclose a run.
+    pub(crate) fn new(data: &[u8], is_run: bool) -> Self {
         // The bytes of a run are all equal if it equals itself, one byte further on.
-        let is_run = |rest: &[u8]| rest[HEAD - 1..rest.len() - 1] == rest[HEAD..];
-        match (data.first_chunk(), data.split_last()) {
+        let is_run = |rest: &[u8]| is_run || rest[HEAD - 1..rest.len() - 1] == rest[HEAD..];
+        Message(match (data.first_chunk(), data.split_last()) {
             (Some(&head), Some((&last, rest))) if rest.len() > 2 * HEAD && is_run(rest) => {
-                Message::Run { head, last, length: data.len() }
+                Kept::Run { head, last, length: data.len() }
             }
-            _ => Message::Bytes(data.into()),
-        }
+            _ => Kept::Bytes(data.into()),
+        })
     }
 
     fn length(&self) -> usize {
-        match self {
-            Message::Run { length, .. } => *length,
-            Message::Bytes(bytes) => bytes.len(),
+        match &self.0 {
+            Kept::Run { length, .. } => *length,
+            Kept::Bytes(bytes) => bytes.len(),
         }
     }
 
     fn byte(&self, index: usize) -> Option<u8> {
-        match self {
-            Message::Run { last, length, .. } if index == length - 1 => Some(*last),
-            Message::Run { head, .. } => Some(head[index.min(HEAD - 1)]),
-            Message::Bytes(bytes) => bytes.get(index).copied(),
+        match &self.0 {
+            Kept::Run { last, length, .. } if index == length - 1 => Some(*last),
+            Kept::Run { head, .. } => Some(head[index.min(HEAD - 1)]),
+            Kept::Bytes(bytes) => bytes.get(index).copied(),
         }
     }
 
     /// Compares `data` with the bytes from `start` on; an error is the index of the first that differs.
     fn compare(&self, start: usize, data: &[u8]) -> Result<(), usize> {
         let end = start + data.len();
-        let same = match self {
-            Message::Bytes(bytes) => bytes[start..end] == *data,
-            Message::Run { head, last, length } => {
+        let same = match &self.0 {
+            Kept::Bytes(bytes) => bytes[start..end] == *data,
+            Kept::Run { head, last, length } => {
                 let known = &head[start.min(HEAD)..end.min(HEAD)];
                 let (first, rest) = data.split_at(known.len());
                 let (run, tail) = rest.split_at(rest.len() - usize::from(end == *length));
@@ -509,7 +512,7 @@ mod tests {
         for message in crate::message::Messages::new(2, 1 << 20) {
             report.sent(&message.unwrap());
         }
-        let runs = |message: &Message| matches!(message, Message::Run { .. });
+        let runs = |message: &Message| matches!(message.0, Kept::Run { .. });
         assert!(report.outstanding.messages.iter().all(runs));
         assert_eq!(report.verdict(), Verdict::Missing(2 << 20));
     }

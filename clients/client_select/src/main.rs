@@ -110,10 +110,9 @@ impl Client<'_> {
         self.unsent.clear();
         self.sent = 0;
         while self.unsent.len() < CHUNK {
-            let start = self.unsent.len();
-            let more = self.messages.append(&mut self.unsent)?;
-            self.report.sent(&self.unsent[start..]);
-            if !more || !self.messages.is_ready() {
+            let Some(message) = self.messages.append(&mut self.unsent)? else { break };
+            self.report.sent_message(message);
+            if !self.messages.is_ready() {
                 break;
             }
         }

@@ -70,9 +70,9 @@ impl Client {
     fn send(&self, mut messages: Messages) -> io::Result<()> {
         let (mut data, mut more) = (Vec::new(), true);
         while more {
-            let start = data.len();
-            more = messages.append(&mut data)?;
-            self.report().sent(&data[start..]);
+            let message = messages.append(&mut data)?;
+            more = message.is_some();
+            message.into_iter().for_each(|message| self.report().sent_message(message));
             if !more || data.len() >= PIECE || !messages.is_ready() {
                 for piece in data.chunks(PIECE) {
                     (&self.sock).write_all(piece)?;

@@ -1,6 +1,6 @@
-/* A plain poll client, to measure clients against: poll_client PORT COUNT LENGTH [BUFFER] sends
+/* A plain poll client, to measure clients against: poll_client PORT COUNT LENGTH [compare] sends
  * COUNT messages of LENGTH bytes to an echo server on 127.0.0.1 and reads its answer to the end.
- * It writes up to BUFFER bytes (64 KiB) at a time, counts what comes back, and compares nothing.
+ * It writes up to 64 KiB at a time, always the same, and counts what comes back, or compares it.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -20,8 +20,9 @@ static void die(const char *what)
 int main(int argc, char **argv)
 {
     if (argc < 4)
-        return fprintf(stderr, "usage: poll_client PORT COUNT LENGTH [BUFFER]\n"), 2;
-    size_t size = argc > 4 ? atol(argv[4]) : 64 * 1024;
+        return fprintf(stderr, "usage: poll_client PORT COUNT LENGTH [compare]\n"), 2;
+    int compares = argc > 4, differs = 0;
+    size_t size = 64 * 1024;
     unsigned long long total = strtoull(argv[2], 0, 10) * strtoull(argv[3], 0, 10), sent = 0, back = 0;
     struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
     there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -40,6 +41,8 @@ int main(int argc, char **argv)
                 die("recv");
             if (n == 0)
                 break;
+            if (compares && n > 0)
+                differs |= memcmp(in, out, n); /* every byte is an 'a' */
             back += n > 0 ? n : 0;
         }
         if (sock.revents & POLLOUT) {
@@ -55,5 +58,5 @@ int main(int argc, char **argv)
         }
     }
     printf("%llu sent, %llu back\n", sent, back);
-    return back != total;
+    return differs || back != total;
 }
