@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::iter;
+use std::mem;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::exit;
-use crate::report::{HEAD, Message};
+use crate::report::Message;
 
 /// The longest message taken from a file. A line without end must not fill the memory, so a longer
 /// one is sent as several messages; the bytes are the same.
@@ -21,6 +21,9 @@ pub struct Messages {
     delay: Duration,
     /// When the next message is due; `None` without a delay.
     due: Option<Instant>,
+    /// The messages taken last, and as a report keeps them.
+    gathered: Vec<u8>,
+    known: Vec<Message>,
 }
 
 enum Source {
@@ -35,8 +38,12 @@ impl Messages {
     /// digits, then `a`s, then a newline (lecture part 2, `msg.py`). `length` must be at least
     /// [`Messages::shortest`].
     pub fn new(count: u64, length: usize) -> Self {
-        let source = Source::Made { numbers: 1..=count, length };
-        Messages { source, delay: Duration::ZERO, due: None }
+        Messages::of(Source::Made { numbers: 1..=count, length })
+    }
+
+    fn of(source: Source) -> Self {
+        let (gathered, known) = (Vec::new(), Vec::new());
+        Messages { source, delay: Duration::ZERO, due: None, gathered, known }
     }
 
     /// The length of the shortest message that holds the number of each of `count` messages.
@@ -53,8 +60,7 @@ impl Messages {
             Some("-") => Box::new(io::stdin()),
             _ => Box::new(open(file)?),
         };
-        let source = Source::Lines(BufReader::new(source));
-        Ok(Messages { source, delay: Duration::ZERO, due: None })
+        Ok(Messages::of(Source::Lines(BufReader::new(source))))
     }
 
     /// The same messages, with a pause before each.
@@ -70,7 +76,7 @@ impl Messages {
 
     /// Whether the next message is there at once. If not, what was written before must not lie in a
     /// buffer meanwhile.
-    pub fn is_ready(&self) -> bool {
+    fn is_ready(&self) -> bool {
         match &self.source {
             _ if self.due.is_some() => false,
             Source::Made { .. } => true,
@@ -78,38 +84,63 @@ impl Messages {
         }
     }
 
-    /// Appends the next message to `data`, when it is due, and tells a report which it is; `None`
-    /// after the last one. A program that sends very much needs no new buffer for each message.
+    /// Takes the next messages, the first when it is due, then those that are there at once, until
+    /// they are `enough` bytes. See [`Messages::gathered`].
     ///
     /// # Errors
     /// The file cannot be read; status 1.
-    pub fn append(&mut self, data: &mut Vec<u8>) -> io::Result<Option<Message>> {
-        let start = data.len();
-        let is_run = match &mut self.source {
-            Source::Made { numbers, length } => {
-                let Some(number) = numbers.next() else { return Ok(None) };
-                let (mut digits, end) = (itoa::Buffer::new(), start + *length);
-                let digits = digits.format(number); // `write!` took a fifth of the time of a client
-                data.extend(iter::repeat_n(b'0', 5_usize.saturating_sub(digits.len())));
-                data.extend_from_slice(digits.as_bytes());
-                data.resize(end - 1, b'a');
-                data.push(b'\n');
-                digits.len() < HEAD
-            }
-            Source::Lines(reader) => {
-                let line = reader.take(LONGEST_LINE).read_until(b'\n', data);
-                if line.map_err(exit::local("reading messages"))? == 0 {
-                    return Ok(None);
+    pub fn gather(&mut self, enough: usize) -> io::Result<()> {
+        self.known.clear();
+        let mut end = 0;
+        while end < enough && (end == 0 || self.is_ready()) {
+            let start = end;
+            let known = match &mut self.source {
+                Source::Made { numbers, length } => {
+                    let Some(number) = numbers.next() else { break };
+                    end += *length;
+                    if self.gathered.len() < end {
+                        self.gathered.resize(end - 1, b'a');
+                        self.gathered.push(b'\n');
+                    } // or only the number, which never becomes shorter, is another
+                    let mut digits = itoa::Buffer::new();
+                    let digits = digits.format(number); // `write!` took a fifth of a client's time
+                    let zeros = 5_usize.saturating_sub(digits.len());
+                    let number = &mut self.gathered[start..start + zeros + digits.len()];
+
+                    number[..zeros].fill(b'0');
+                    number[zeros..].copy_from_slice(digits.as_bytes());
+                    Message::run(number, b'a', b'\n', *length)
                 }
-                false
+                Source::Lines(reader) => {
+                    self.gathered.truncate(start);
+                    let line = reader.take(LONGEST_LINE).read_until(b'\n', &mut self.gathered);
+                    match line.map_err(exit::local("reading messages"))? {
+                        0 => break,
+                        n => end += n,
+                    }
+                    None
+                }
+            };
+            if self.due.is_some() {
+                thread::sleep(self.due_in());
+                let last =
+                    matches!(&self.source, Source::Made { numbers, .. } if numbers.is_empty());
+                self.due = (!last).then(|| Instant::now() + self.delay);
             }
-        };
-        if self.due.is_some() {
-            thread::sleep(self.due_in());
-            let more = !matches!(&self.source, Source::Made { numbers, .. } if numbers.is_empty());
-            self.due = more.then(|| Instant::now() + self.delay);
+            self.known.push(known.unwrap_or_else(|| Message::new(&self.gathered[start..end])));
         }
-        Ok(Some(Message::new(&data[start..], is_run)))
+        self.gathered.truncate(end);
+        Ok(())
+    }
+
+    /// The bytes of the messages that [`Messages::gather`] took last; none are the end.
+    pub fn gathered(&self) -> &[u8] {
+        &self.gathered
+    }
+
+    /// The same messages for a report, once.
+    pub fn known(&mut self) -> impl Iterator<Item = Message> {
+        self.known.drain(..)
     }
 }
 
@@ -117,8 +148,10 @@ impl Iterator for Messages {
     type Item = io::Result<Vec<u8>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut message = Vec::new();
-        self.append(&mut message).map(|known| known.map(|_| message)).transpose()
+        match self.gather(1) {
+            Ok(()) if self.gathered.is_empty() => None,
+            result => Some(result.map(|()| mem::take(&mut self.gathered))),
+        }
     }
 }
 
@@ -170,13 +203,22 @@ mod tests {
     }
 
     #[test]
-    fn a_message_made_is_known_as_if_looked_at() {
-        for count in [1, 123_456, 10_u64.pow(17)] {
-            for length in Messages::shortest(count)..100 {
-                let (mut messages, mut data) = (Messages::new(count, length), Vec::new());
-                messages.source = Source::Made { numbers: count..=count, length };
-                let known = messages.append(&mut data).unwrap().unwrap();
-                assert_eq!(known, Message::new(&data, false));
+    fn what_is_gathered_is_every_message_and_known_as_if_looked_at() {
+        for count in [1, 7, 99_999, 10_u64.pow(15)] {
+            for length in Messages::shortest(count + 9)..60 {
+                let source = || Source::Made { numbers: count..=count + 9, length };
+                let messages = || Messages::of(source());
+                let (mut gathering, mut gathered, mut known) = (messages(), Vec::new(), Vec::new());
+                while gathered.len() < 10 * length {
+                    gathering.gather(2 * length + 1).unwrap();
+                    known.extend(gathering.known());
+                    gathered.extend_from_slice(gathering.gathered());
+                }
+                let all = all(messages());
+                assert_eq!(gathered, all.concat());
+                assert!(known.into_iter().eq(all.iter().map(|message| Message::new(message))));
+                gathering.gather(1).unwrap();
+                assert_eq!(gathering.gathered(), b"");
             }
         }
     }

@@ -59,7 +59,9 @@ enum Kept {
 }
 
 /// Bytes at the start of a message that may be anything: a number, say, and a frame's header.
-pub(crate) const HEAD: usize = 16;
+const HEAD: usize = 16;
+/// Bytes of the longest message that is kept as it is even if it is a run.
+const LONG: usize = 2 * HEAD + 1;
 
 /// The first byte that came back other than it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,15 +100,17 @@ impl Report {
     /// One row more of bytes sent. No bytes are no row.
     pub fn sent(&mut self, data: &[u8]) {
         if !data.is_empty() {
-            self.sent_message(Message::new(data, false));
+            self.sent_messages([Message::new(data)]);
         }
     }
 
-    /// As [`Report::sent`], of a message that is known: its bytes need not be looked at again.
-    pub fn sent_message(&mut self, message: Message) {
-        self.sent.add(message.length());
-        if self.difference.is_none() {
-            self.outstanding.messages.push_back(message);
+    /// As [`Report::sent`], of messages that are known: their bytes need not be looked at again.
+    pub fn sent_messages(&mut self, messages: impl IntoIterator<Item = Message>) {
+        for message in messages {
+            self.sent.add(message.length());
+            if self.difference.is_none() {
+                self.outstanding.messages.push_back(message);
+            }
         }
     }
 
@@ -252,12 +256,19 @@ impl Outstanding {
 }
 
 impl Message {
-    /// The message `data`; `is_run` if it is known that a head and a last byte enclose a run.
-    pub(crate) fn new(data: &[u8], is_run: bool) -> Self {
+    /// A message of `length` bytes that is known: `start`, then `fill` up to the `last` byte. `None`
+    /// if such a message is kept as it is.
+    pub(crate) fn run(start: &[u8], fill: u8, last: u8, length: usize) -> Option<Self> {
+        let mut head = [fill; HEAD];
+        head[..HEAD - 1].get_mut(..start.len())?.copy_from_slice(start);
+        (length > LONG).then_some(Message(Kept::Run { head, last, length }))
+    }
+
+    pub(crate) fn new(data: &[u8]) -> Self {
         // The bytes of a run are all equal if it equals itself, one byte further on.
-        let is_run = |rest: &[u8]| is_run || rest[HEAD - 1..rest.len() - 1] == rest[HEAD..];
+        let is_run = |rest: &[u8]| rest[HEAD - 1..rest.len() - 1] == rest[HEAD..];
         Message(match (data.first_chunk(), data.split_last()) {
-            (Some(&head), Some((&last, rest))) if rest.len() > 2 * HEAD && is_run(rest) => {
+            (Some(&head), Some((&last, rest))) if data.len() > LONG && is_run(rest) => {
                 Kept::Run { head, last, length: data.len() }
             }
             _ => Kept::Bytes(data.into()),

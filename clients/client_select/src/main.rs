@@ -45,7 +45,6 @@ fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<
     let client = Client {
         sock: &sock,
         messages,
-        unsent: Vec::new(),
         sent: 0,
         heard: Instant::now(),
         progress: Instant::now(),
@@ -61,8 +60,7 @@ fn echo(sock: TcpStream, messages: Messages, report: &mut Report) -> io::Result<
 struct Client<'a> {
     sock: &'a TcpStream,
     messages: Messages,
-    /// Messages that are being sent, and how many bytes of them have been.
-    unsent: Vec<u8>,
+    /// How many bytes of those gathered have been sent.
     sent: usize,
     /// When something was received last, and when anything moved.
     heard: Instant,
@@ -107,16 +105,10 @@ impl Client<'_> {
         if sent > received + AHEAD && self.heard.elapsed() < MOMENT {
             return Ok(MOMENT);
         }
-        self.unsent.clear();
+        self.messages.gather(CHUNK)?;
+        self.report.sent_messages(self.messages.known());
         self.sent = 0;
-        while self.unsent.len() < CHUNK {
-            let Some(message) = self.messages.append(&mut self.unsent)? else { break };
-            self.report.sent_message(message);
-            if !self.messages.is_ready() {
-                break;
-            }
-        }
-        if self.unsent.is_empty() {
+        if !self.has_unsent() {
             (self.finished, self.progress) = (true, Instant::now());
             self.sock.shutdown(Shutdown::Write)?; // sends a FIN: the server reads 0
         }
@@ -124,14 +116,14 @@ impl Client<'_> {
     }
 
     fn has_unsent(&self) -> bool {
-        self.sent < self.unsent.len()
+        self.sent < self.messages.gathered().len()
     }
 
     /// Sends what there is room for; says whether anything went. The rest is sent when the socket is
     /// writable again: `write_all` would fail there, and forget how far it came.
     fn send(&mut self) -> io::Result<bool> {
-        let end = self.unsent.len().min(self.sent + CHUNK);
-        match self.sock.write(&self.unsent[self.sent..end]) {
+        let unsent = &self.messages.gathered()[self.sent..];
+        match self.sock.write(&unsent[..unsent.len().min(CHUNK)]) {
             Ok(n) => {
                 self.sent += n;
                 Ok(true)

@@ -68,20 +68,17 @@ struct Client {
 
 impl Client {
     fn send(&self, mut messages: Messages) -> io::Result<()> {
-        let (mut data, mut more) = (Vec::new(), true);
-        while more {
-            let message = messages.append(&mut data)?;
-            more = message.is_some();
-            message.into_iter().for_each(|message| self.report().sent_message(message));
-            if !more || data.len() >= PIECE || !messages.is_ready() {
-                for piece in data.chunks(PIECE) {
-                    (&self.sock).write_all(piece)?;
-                    self.taken.fetch_add(1, Relaxed);
-                }
-                data.clear(); // nothing is kept back while we wait for the next one
+        loop {
+            messages.gather(PIECE)?;
+            self.report().sent_messages(messages.known());
+            if messages.gathered().is_empty() {
+                return Ok(());
+            }
+            for piece in messages.gathered().chunks(PIECE) {
+                (&self.sock).write_all(piece)?;
+                self.taken.fetch_add(1, Relaxed);
             }
         }
-        Ok(())
     }
 
     /// Receives to the end of the stream, or until nothing moves any more in either direction.
