@@ -106,7 +106,6 @@ impl Messages {
                     let digits = digits.format(number); // `write!` took a fifth of a client's time
                     let zeros = 5_usize.saturating_sub(digits.len());
                     let number = &mut self.gathered[start..start + zeros + digits.len()];
-
                     number[..zeros].fill(b'0');
                     number[zeros..].copy_from_slice(digits.as_bytes());
                     Message::run(number, b'a', b'\n', *length)
