@@ -157,10 +157,7 @@ impl<'s> Trial<'s> {
         for look in 1.. {
             let is_worth_it = facts::has_socket(self.process()?.pid) || look % RARELY == 0;
             if is_worth_it && hang::is_open(server.port(), transport)? {
-                return match self.process()?.wait(Duration::ZERO) {
-                    Some(_) if self.process()?.has_left() => Err(self.in_background()),
-                    _ => Ok(()),
-                };
+                return self.stays_in_foreground();
             }
             let seen = match self.process()?.wait(LOOK) {
                 // The shell could not start it: see `start`.
@@ -179,13 +176,14 @@ impl<'s> Trial<'s> {
         Ok(())
     }
 
-    /// A server that goes to the background may open its port first, and be served from there.
+    /// Whether a server, which nobody has told to end, has not left its work to others: it may do so
+    /// before or after its port is open.
     ///
     /// # Errors
     /// It has.
     pub fn stays_in_foreground(&mut self) -> Result<(), Stop> {
-        let has_ended = self.process.as_mut().is_some_and(|it| it.wait(Duration::ZERO).is_some());
-        match self.claim.is_some() && has_ended && self.left_child()? {
+        let has_left = |it: &mut Process| it.wait(Duration::ZERO).is_some() && it.has_left();
+        match self.claim.is_some() && self.process.as_mut().is_some_and(has_left) {
             true => Err(self.in_background()),
             false => Ok(()),
         }
