@@ -310,7 +310,11 @@ fn pump(trial: &mut Trial<'_>, peer: &mut Peer, plan: Plan) -> Result<(), Stop> 
             return Err(wrong(trial, peer, &Incoming::Silence, &expected));
         }
         if ready.contains(PollFlags::OUT) {
-            reads |= peer.send(text(peer.sent, total), Duration::ZERO)? == Sent::Reset;
+            let data = text(peer.sent, total);
+            if fin && peer.sent + data.len() as u64 == total {
+                peer.hold_back_for_fin()?;
+            }
+            reads |= peer.send(data, Duration::ZERO)? == Sent::Reset;
             if peer.sent == total && fin {
                 peer.fin();
             }

@@ -211,6 +211,17 @@ impl Peer {
         Ok(Sent::All)
     }
 
+    /// Lets the last bytes that are sent go out in one segment with the FIN, where the system can
+    /// (tcp(7), `TCP_CORK`): who closes when a FIN comes has not answered them by then.
+    ///
+    /// # Errors
+    /// The option cannot be set.
+    pub fn hold_back_for_fin(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        SockRef::from(&self.sock).set_tcp_cork(true)?;
+        Ok(())
+    }
+
     /// Sends a FIN. That the connection is gone already is no matter.
     pub fn fin(&self) {
         if self.sock.shutdown(Shutdown::Write).is_ok() {

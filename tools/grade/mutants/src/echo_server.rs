@@ -218,15 +218,15 @@ impl Server<'static> {
         let mut buffer = vec![0; BUFFER];
         let (mut kept, mut line) = (Vec::new(), Vec::new());
         loop {
-            if self.is("closes-at-the-fin") && has_fin(conn)? {
-                return Ok(());
-            }
             let n = match conn.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(n) => n,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => return Err(ErrorKind::ConnectionReset.into()),
             };
+            if self.is("closes-at-the-fin") && has_fin(conn)? {
+                return Ok(());
+            }
             let data = &buffer[..n];
             let written = match self.name {
                 "text-not-bytes" => conn.write_all(String::from_utf8_lossy(data).as_bytes()),
@@ -391,13 +391,13 @@ fn in_background(line: &[&str]) -> io::Result<()> {
     command.stderr(Stdio::null()).spawn().map(drop)
 }
 
-/// Waits for input, and tells whether the client's FIN is among it.
+/// Whether the client's FIN has come, behind whatever is still to be read.
 fn has_fin(conn: &TcpStream) -> io::Result<bool> {
     #[cfg(target_os = "linux")]
     const FIN: PollFlags = PollFlags::RDHUP;
     #[cfg(not(target_os = "linux"))]
     const FIN: PollFlags = PollFlags::HUP;
-    let mut fds = [PollFd::new(conn, PollFlags::IN | FIN)];
-    poll(&mut fds, None)?;
+    let mut fds = [PollFd::new(conn, FIN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     Ok(fds[0].revents().contains(FIN))
 }
