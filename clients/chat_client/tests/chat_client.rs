@@ -6,8 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-use harness::{Ended, LIMIT, Process, has};
-use nix::sys::signal::Signal;
+use harness::{Ended, LIMIT, Process, Signal, has};
 
 const CLIENT: &str = env!("CARGO_BIN_EXE_chat_client");
 const ENDED: &str = "error: the chat server has ended the connection\n";
@@ -124,7 +123,7 @@ fn ctrl_c_is_a_leave() {
     let (mut client, mut conn) = pair();
     conn.write_all(b"hello\n").unwrap();
     client.stdout.wait(LIMIT, |text| text == b"hello\n");
-    client.signal(Signal::SIGINT);
+    client.signal(Signal::INT);
     assert_eq!(client.wait(LIMIT).unwrap().code(), Some(0));
     assert_eq!(client.stdout.all(LIMIT), b"hello\nexit\n");
     assert_eq!(conn.read(&mut [0]).unwrap(), 0);

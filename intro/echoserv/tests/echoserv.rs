@@ -9,8 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{LIMIT, Process, Server, has};
-use nix::sys::signal::Signal;
+use harness::{LIMIT, Process, Server, Signal, has};
 use socket2::SockRef;
 
 fn start(args: &[&str]) -> Server {
@@ -89,7 +88,7 @@ fn two_hundred_resets_leave_it_running() {
 #[test]
 fn a_signal_ends_it_and_its_port_is_free_at_once() {
     let mut here = "localhost:0".to_owned();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGINT] {
+    for signal in [Signal::INT, Signal::TERM, Signal::INT] {
         let mut server = start(&[&here]);
         here = server.addr.to_string();
         let open = connect(&server);
@@ -98,7 +97,7 @@ fn a_signal_ends_it_and_its_port_is_free_at_once() {
         served.read_exact(&mut [0]).unwrap();
         server.process.signal(signal);
         let status = server.process.wait(LIMIT).unwrap();
-        assert_eq!(status.code(), Some(0), "{signal}");
+        assert_eq!(status.code(), Some(0), "{signal:?}");
     }
 }
 

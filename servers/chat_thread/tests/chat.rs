@@ -11,8 +11,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{LIMIT, Process, has};
-use nix::sys::signal::Signal;
+use harness::{LIMIT, Process, Signal, has};
 use socket2::SockRef;
 
 const SERVERS: [&str; 2] = ["chat_thread", "chat_select"];
@@ -65,7 +64,7 @@ impl Chat {
     }
 
     fn interrupt(mut self) {
-        self.process.signal(Signal::SIGINT);
+        self.process.signal(Signal::INT);
         assert_eq!(self.process.wait(LIMIT).unwrap().code(), Some(0));
         assert!(self.process.stdout.all(LIMIT).ends_with(b"\nexit\n"));
     }
@@ -162,7 +161,7 @@ fn the_transcripts_are_the_assignments() {
         let b = newcomer(&chat.printed("entered (2 users online)\n"));
         type_line(&mut second, "World\n");
         assert_eq!(lines(&second, 2), connected(2) + "[You] World\n");
-        second.signal(Signal::SIGINT); // Ctrl+C
+        second.signal(Signal::INT); // Ctrl+C
         assert_eq!(second.wait(LIMIT).unwrap().code(), Some(0));
         assert_eq!(second.stdout.all(LIMIT), (connected(2) + "[You] World\nexit\n").as_bytes());
         let heard = connected(1)
@@ -671,7 +670,7 @@ fn a_server_whose_output_nobody_takes_serves_on_and_ends_when_told_to() {
         }
         let peak = harness::peak_memory(process.pid).unwrap();
         assert!(peak < 30_000, "{name} keeps what is not printed: {peak} KiB");
-        process.signal(Signal::SIGTERM);
+        process.signal(Signal::TERM);
         assert_eq!(process.wait(LIMIT / 4).expect(name).code(), Some(0));
         drop(stdout);
     }

@@ -8,9 +8,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use harness::{LIMIT, Server, ask};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use harness::{LIMIT, Server, Signal, ask};
 
 fn start(args: &[&str]) -> Server {
     let args = [&["localhost:0", "--backlog", "200"], args].concat();
@@ -65,16 +63,16 @@ fn hundreds_of_ended_children_leave_no_zombie_and_no_client_is_lost() {
 
 #[test]
 fn the_children_end_with_their_parent_however_it_ends() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
+    for signal in [Signal::TERM, Signal::INT, Signal::KILL] {
         let mut server = start(&[]);
         let socks: Vec<_> = (0..3).map(|_| server.connect()).collect();
         socks.iter().for_each(|sock| assert_eq!(ask(sock, b"x"), b"x"));
-        kill(Pid::from_raw(server.process.pid.cast_signed()), signal).unwrap(); // it alone
+        server.process.signal_alone(signal);
         server.process.wait(LIMIT).unwrap();
         for mut sock in socks {
-            assert!(matches!(sock.read(&mut [0]), Ok(0)), "served on after {signal}");
+            assert!(matches!(sock.read(&mut [0]), Ok(0)), "served on after {signal:?}");
         }
-        assert!(eventually(|| !server.process.has_group()), "a child is left after {signal}");
+        assert!(eventually(|| !server.process.has_left()), "a child is left after {signal:?}");
         TcpListener::bind(server.addr).unwrap();
     }
 }

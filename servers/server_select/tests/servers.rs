@@ -9,8 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{LIMIT, Process, Server, ask, has, program};
-use nix::sys::signal::Signal;
+use harness::{LIMIT, Process, Server, Signal, ask, has, program};
 use socket2::SockRef;
 
 const RIGHT: [&str; 4] = ["server_select", "server_thread", "server_class", "server_fork"];
@@ -123,23 +122,19 @@ fn who_sends_and_never_reads_harms_nobody() {
 fn a_signal_ends_it_with_clients_connected_and_its_port_is_free_at_once() {
     for name in RIGHT.into_iter().chain(["server_pool", "server_select0"]) {
         let mut here = "localhost:0".to_owned();
-        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        for signal in [Signal::INT, Signal::TERM] {
             let mut server = Server::start(&program(name), [&here]).unwrap();
             here = server.addr.to_string();
             let socks: Vec<_> = (0..3).map(|_| server.connect()).collect();
             socks.iter().for_each(|sock| assert_eq!(ask(sock, b"x"), b"x"));
-            nix::sys::signal::kill(pid_of(&server), signal).unwrap(); // it alone, not its children
+            server.process.signal_alone(signal);
             let status = server.process.wait(LIMIT).unwrap();
-            assert_eq!(status.code(), Some(0), "{name} {signal}");
+            assert_eq!(status.code(), Some(0), "{name} {signal:?}");
             for mut sock in socks {
-                assert!(matches!(sock.read(&mut [0]), Ok(0) | Err(_)), "{name} {signal}");
+                assert!(matches!(sock.read(&mut [0]), Ok(0) | Err(_)), "{name} {signal:?}");
             }
         }
     }
-}
-
-fn pid_of(server: &Server) -> nix::unistd::Pid {
-    nix::unistd::Pid::from_raw(server.process.pid.cast_signed())
 }
 
 #[test]
@@ -148,9 +143,9 @@ fn being_stopped_and_continued_is_no_error() {
         let server = start(name, &[]);
         let sock = server.connect();
         assert_eq!(ask(&sock, b"before"), b"before");
-        server.process.signal(Signal::SIGSTOP);
+        server.process.signal(Signal::STOP);
         (&sock).write_all(b"after").unwrap();
-        server.process.signal(Signal::SIGCONT);
+        server.process.signal(Signal::CONT);
         let mut back = [0; 5];
         (&sock).read_exact(&mut back).unwrap();
         assert_eq!(&back, b"after");

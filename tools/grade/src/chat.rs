@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::thread;
 
-use nix::sys::signal::Signal;
+use harness::Signal;
 
 use crate::check::{Check, Mutant, Stop, Suite};
 use crate::hang::{self, Transport};
@@ -675,7 +675,7 @@ fn interrupt_server(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let server = room.door.server;
     let present = [room.join()?, room.join()?];
     room.printed(3); // that they came: nothing else is left to be printed
-    room.trial.process()?.signal(Signal::SIGINT);
+    room.trial.process()?.signal(Signal::INT);
     let ended = room.trial.end(QUIET)?;
     if !ended.status.success() {
         let why = "The server does not end with status 0 when it is interrupted.";
@@ -726,7 +726,7 @@ fn interrupt_client(trial: &mut Trial<'_>) -> Result<(), Stop> {
     skip_without_clients(&room.door)?;
     let witness = room.join()?;
     let (mut client, name) = room.join_before(&witness, Door::join)?;
-    client.signal(Signal::SIGINT);
+    client.signal(Signal::INT);
     let status = client.process().and_then(|process| process.wait(QUIET));
     let Some(status) = status else {
         let why = "The client does not end when it is interrupted.";
@@ -753,7 +753,7 @@ fn server_ends(trial: &mut Trial<'_>) -> Result<(), Stop> {
     skip_without_clients(&room.door)?;
     let mut client = room.join()?;
     let before = client.ear.count();
-    room.trial.process()?.signal(Signal::SIGKILL);
+    room.trial.process()?.signal(Signal::KILL);
     let status = client.process().and_then(|process| process.wait(QUIET));
     let blank = |line: &&Vec<u8>| line.trim_ascii().is_empty();
     let lines = client.ear.lines();

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use harness::Signal;
 use rustix::event::PollFlags;
-use rustix::process::Signal;
 
 use crate::check::{Check, Mutant, Stop, Suite};
 use crate::client::{
@@ -653,13 +653,15 @@ fn idle(trial: &mut Trial<'_>) -> Result<(), Stop> {
 }
 
 fn interrupt(trial: &mut Trial<'_>) -> Result<(), Stop> {
-    let signals = [("SIGINT", Signal::INT, true), ("SIGTERM", Signal::TERM, false)];
-    for (name, signal, with_children) in signals {
+    for (name, signal) in [("SIGINT", Signal::INT), ("SIGTERM", Signal::TERM)] {
         let server = start(trial)?;
         let mut served = connect(trial, server)?;
         greet(trial, &mut served)?;
         let _silent = connect(trial, server)?;
-        trial.signal(signal, with_children)?;
+        match trial.process()? {
+            it if signal == Signal::INT => it.signal(signal), // Ctrl+C: to its children, too
+            it => it.signal_alone(signal),
+        }
         let ended = trial.end(PATIENCE).map_err(|stop| match stop {
             Stop::Failed(failure) => {
                 let why = format!("The server does not end on {name}.");

@@ -106,7 +106,7 @@ pub struct Work {
     pub ran: Duration,
     /// Time in wait for a CPU.
     pub waited: Duration,
-    /// Whether it runs now, or would if a CPU were free.
+    /// Whether it runs now, or would if the machine were faster.
     pub runs: bool,
 }
 
@@ -121,7 +121,7 @@ pub fn work(group: u32) -> Option<HashMap<u32, Work>> {
             let thread = Work {
                 ran: times.next().unwrap_or_default(),
                 waited: times.next().unwrap_or_default(),
-                runs: Stat::read(&task.path()).is_some_and(|stat| stat.state == 'R'),
+                runs: Stat::read(&task.path()).is_some_and(|stat| stat.runs()),
             };
             work.extend(task.file_name().to_str().and_then(|id| Some((id.parse().ok()?, thread))));
         }
@@ -213,11 +213,11 @@ pub fn busy(group: u32) -> Option<String> {
     Some(format!("it ran for {:.0?} in {:.0?} of silence", span.ran(), span.time))
 }
 
-/// Whether a thread of process group `group` runs, or would if a CPU were free.
+/// Whether a thread of process group `group` runs, or would if the machine were faster.
 pub fn is_running(group: u32) -> bool {
     let runs = |pid: u32| {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        tasks.filter_map(|task| Stat::read(&task.path())).any(|stat| stat.state == 'R')
+        tasks.filter_map(|task| Stat::read(&task.path())).any(|stat| stat.runs())
     };
     // The first mostly tells, and to find the others all processes are looked at.
     runs(group) || processes(group).unwrap_or_default().into_iter().any(runs)
@@ -252,10 +252,11 @@ pub fn patiently<T>(
     Ok(come)
 }
 
-/// The processes of process group `group`, zombies too: a program and its children.
+/// The processes of process group `group`, a program and its children, that have not ended.
 pub fn processes(group: u32) -> Option<Vec<u32>> {
     let all = harness::processes();
-    let of_group = all.iter().filter(|stat| stat.group == group).map(|stat| stat.pid);
+    let of_group = all.iter().filter(|stat| stat.group == group && stat.state != 'Z');
+    let of_group = of_group.map(|stat| stat.pid);
     (!all.is_empty()).then(|| of_group.collect())
 }
 
@@ -451,5 +452,6 @@ mod tests {
         assert_eq!(processes(process.pid).unwrap(), [process.pid]);
         drop(process.stdin.take());
         assert!(process.wait(harness::LIMIT).unwrap().success());
+        assert!(work(process.pid).unwrap().is_empty());
     }
 }

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use harness::Process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use socket2::{Domain, SockRef, Socket, Type};
 use wire::event::{Connection, Direction, Kind, Recorder};
 
@@ -218,18 +217,6 @@ impl<'s> Trial<'s> {
     pub fn has_ended(&mut self, within: Duration) -> Option<Ended> {
         self.process.as_mut()?.wait(within)?;
         self.end(within).ok()
-    }
-
-    /// Sends `signal` to the program as `kill PID` does, or with its children, as Ctrl+C does.
-    ///
-    /// # Errors
-    /// The program was never started.
-    pub fn signal(&mut self, signal: Signal, with_children: bool) -> Result<(), Stop> {
-        let pid = Pid::from_raw(self.process()?.pid.cast_signed());
-        let pid = pid.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
-        let send = if with_children { kill_process_group } else { kill_process };
-        send(pid, signal).map_err(io::Error::from)?;
-        Ok(())
     }
 
     /// Kills the program with its children, so that it cannot set anything in order before.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use rustix::process::Signal;
+use harness::Signal;
 use wire::event::Direction;
 
 use crate::check::{Check, Mutant, Stop, Suite};
@@ -256,7 +256,7 @@ fn interrupt(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let server = trial.serve(V4, Transport::Udp)?;
     let sock = client(trial, V4)?;
     ask(trial, &sock, server, b"READY")?;
-    trial.signal(Signal::INT, false)?;
+    trial.process()?.signal_alone(Signal::INT);
     let wrong = |why, seen| Err(fail("E_UDP_INTERRUPT", why, "it ends at once, status 0", seen));
     match trial.end(PATIENCE) {
         Err(Stop::Failed(failure)) => wrong("SIGINT does not end the server.", failure.seen),

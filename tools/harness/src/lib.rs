@@ -7,20 +7,22 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io::{self, PipeReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{self, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{self, Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+pub use rustix::process::Signal;
+use rustix::process::{
+    Pid, WaitId, WaitIdOptions, kill_process, kill_process_group, test_kill_process_group, waitid,
+};
 
 /// Longer than anything here takes on a loaded machine: whoever waits this long waits in vain.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -37,7 +39,7 @@ static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// A running process, killed with all its children when dropped.
 pub struct Process {
-    /// Its process id, and the id of its process group.
+    /// Its process id, and the id of its process group: nobody else's, even after its end.
     pub pid: u32,
     /// Its standard input; take and drop it to end it.
     pub stdin: Option<ChildStdin>,
@@ -47,8 +49,9 @@ pub struct Process {
     pub stderr: Output,
     /// Ends when the process does: to be polled together with sockets.
     pub gone: PipeReader,
+    child: Child,
     mark: String,
-    exited: Receiver<io::Result<ExitStatus>>,
+    exited: Receiver<ExitStatus>,
     status: Option<ExitStatus>,
 }
 
@@ -75,19 +78,22 @@ impl Process {
         drop(running);
         let (sender, exited) = mpsc::channel();
         let (gone, alive) = io::pipe()?;
+        let pid = child.id();
+        let streams = (child.stdout.take(), child.stderr.take());
         let mut process = Process {
-            pid: child.id(),
+            pid,
             stdin: child.stdin.take(),
             stdout: Output::default(),
             stderr: Output::default(),
             gone,
+            child,
             mark,
             exited,
             status: None,
         };
-        let streams = (child.stdout.take(), child.stderr.take());
         watch("wait", move || {
-            let _ = sender.send(child.wait()); // nobody listens any more: nobody wants to know
+            let status = ended(pid, WaitIdOptions::empty());
+            let _ = status.map(|status| sender.send(status)); // nobody may want to know any more
             drop(alive);
         })?;
         process.stdout = streams.0.map_or(Ok(Output::default()), Output::collect)?;
@@ -98,39 +104,37 @@ impl Process {
     /// Waits for the process itself to end, at most `limit`; `None` if it still runs then.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         if self.status.is_none() {
-            let is_known = kill(Pid::from_raw(self.pid.cast_signed()), None).is_ok();
             // The system may know that it has ended before the thread that waits has said so.
-            let limit = if is_known { limit } else { LIMIT };
-            self.status = self.exited.recv_timeout(limit).ok().and_then(Result::ok);
+            let now = ended(self.pid, WaitIdOptions::NOHANG);
+            self.status = now.or_else(|| self.exited.recv_timeout(limit).ok());
         }
         self.status
-    }
-
-    /// Whether anything of the process group still runs: the process, or a child left behind.
-    pub fn has_group(&self) -> bool {
-        killpg(Pid::from_raw(self.pid.cast_signed()), None).is_ok()
     }
 
     /// Whether anything still runs that the process, which has ended, has started: also in the
     /// background, with a group of its own, where the system tells.
     pub fn has_left(&self) -> bool {
-        let is_of_it = |stat: &Stat| stat.group == self.pid && stat.state != 'Z';
         match cfg!(target_os = "linux") {
-            true => processes().iter().any(is_of_it) || !marked(&self.mark).is_empty(),
-            false => self.has_group(),
+            true => left(&self.mark, Some(self.pid)).next().is_some(),
+            false => id(self.pid).is_some_and(|group| test_kill_process_group(group).is_ok()),
         }
     }
 
     /// Kills the process, its children, and what has gone to the background.
     pub fn kill(&mut self) {
-        self.signal(Signal::SIGKILL);
+        self.signal(Signal::KILL);
         let _ = self.wait(LIMIT);
-        kill_marked(&self.mark);
+        kill_left(&self.mark, Some(self.pid));
     }
 
-    /// Sends `signal` to the process and its children.
+    /// Sends `signal` to the process alone, as `kill PID` does.
+    pub fn signal_alone(&self, signal: Signal) {
+        let _ = id(self.pid).map(|pid| kill_process(pid, signal)); // ended already: so be it
+    }
+
+    /// Sends `signal` to the process and its children, as Ctrl+C does.
     pub fn signal(&self, signal: Signal) {
-        let _ = killpg(Pid::from_raw(self.pid.cast_signed()), signal); // gone already: so be it
+        let _ = id(self.pid).map(|group| kill_process_group(group, signal)); // gone: so be it
     }
 }
 
@@ -138,7 +142,21 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         running().remove(&self.pid);
+        let _ = self.child.try_wait(); // from now on its id may be another's
     }
+}
+
+fn id(pid: u32) -> Option<Pid> {
+    Pid::from_raw(pid.cast_signed())
+}
+
+/// How process `pid` ended, once it has. It is not reaped, which keeps its id from being given to
+/// another process, who would be killed in its place.
+fn ended(pid: u32, options: WaitIdOptions) -> Option<ExitStatus> {
+    let (pid, options) = (id(pid)?, options | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+    let ended = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), options)).ok()??;
+    let raw = ended.exit_status().map(|status| status << 8).or_else(|| ended.terminating_signal());
+    raw.map(ExitStatus::from_raw)
 }
 
 fn running() -> MutexGuard<'static, BTreeSet<u32>> {
@@ -150,26 +168,31 @@ fn own_mark() -> String {
     format!("{}{}.", env::var(MARK).unwrap_or_default(), process::id())
 }
 
-/// The processes whose mark begins with `mark`, where the system tells; none that has ended.
-fn marked(mark: &str) -> Vec<u32> {
+/// The processes whose mark begins with `mark`, and those of process group `group`, where the system
+/// tells; none that has ended.
+fn left(mark: &str, group: Option<u32>) -> impl Iterator<Item = u32> {
     let wanted = format!("{MARK}={mark}");
-    let is_marked = |pid: &u32| {
+    let is_marked = move |pid: u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(wanted.as_bytes()))
     };
-    pids().filter(is_marked).collect()
+    // One that is about to end has no environment any more, and its sockets yet.
+    let is_left =
+        move |stat: &Stat| stat.state != 'Z' && (Some(stat.group) == group || is_marked(stat.pid));
+    stats().filter(is_left).map(|stat| stat.pid)
 }
 
-/// Kills the processes whose mark begins with `mark`, and waits until they are gone.
-fn kill_marked(mark: &str) {
+/// Kills what is [`left`], and waits until it is gone.
+fn kill_left(mark: &str, group: Option<u32>) {
     let end = Instant::now() + LIMIT;
     loop {
-        let left = marked(mark);
-        if left.is_empty() || Instant::now() > end {
-            return;
+        let mut found = false;
+        for pid in left(mark, group) {
+            found = true;
+            let _ = id(pid).map(|pid| kill_process(pid, Signal::KILL)); // gone already: so be it
         }
-        for pid in left {
-            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL); // gone already: so be it
+        if !found || Instant::now() > end {
+            return;
         }
         thread::sleep(Duration::from_millis(2)); // one of them may just have started another
     }
@@ -180,9 +203,9 @@ fn kill_marked(mark: &str) {
 pub fn kill_all() {
     let running = running();
     for group in &*running {
-        let _ = killpg(Pid::from_raw(group.cast_signed()), Signal::SIGKILL); // gone already: so be it
+        let _ = id(*group).map(|group| kill_process_group(group, Signal::KILL)); // gone: so be it
     }
-    kill_marked(&own_mark());
+    kill_left(&own_mark(), None);
     std::mem::forget(running);
 }
 
@@ -438,8 +461,8 @@ pub fn has(name: &str) -> bool {
 pub struct Stat {
     /// Its id.
     pub pid: u32,
-    /// Its state in one letter: `R` if it runs or would, `Z` if it has ended and nobody has waited
-    /// for it.
+    /// Its state in one letter: `R` if it runs or would, `D` if the system has something to do for it
+    /// first, `Z` if it has ended and nobody has waited for it.
     pub state: char,
     /// The process that started it, or that looks after it since that one's end.
     pub parent: u32,
@@ -458,16 +481,22 @@ impl Stat {
         let mut number = || fields.next()?.parse().ok();
         Some(Stat { pid, state, parent: number()?, group: number()? })
     }
+
+    /// Whether it runs, or would if the machine were faster.
+    pub fn runs(&self) -> bool {
+        matches!(self.state, 'R' | 'D')
+    }
 }
 
 /// All processes of this machine, where the system tells.
 pub fn processes() -> Vec<Stat> {
-    pids().filter_map(|pid| Stat::read(Path::new(&format!("/proc/{pid}")))).collect()
+    stats().collect()
 }
 
-fn pids() -> impl Iterator<Item = u32> {
+fn stats() -> impl Iterator<Item = Stat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    let is_process = |entry: &DirEntry| entry.file_name().to_string_lossy().parse::<u32>().is_ok();
+    entries.filter(is_process).filter_map(|entry| Stat::read(&entry.path()))
 }
 
 /// The most memory that process `pid` has held so far, in KiB (`VmHWM`, proc(5)).
@@ -497,6 +526,19 @@ mod tests {
     }
 
     #[test]
+    fn the_id_of_a_process_is_nobody_elses_until_it_is_dropped() {
+        let mut process = Process::spawn(Command::new("sh").args(["-c", "exit 7"])).unwrap();
+        assert_eq!(process.wait(LIMIT).unwrap().code(), Some(7));
+        process.kill(); // of nobody, and the status stays
+        assert_eq!(process.wait(LIMIT).unwrap().code(), Some(7));
+        let is_taken = |pid| rustix::process::test_kill_process(id(pid).unwrap()).is_ok();
+        let pid = process.pid;
+        assert!(is_taken(pid));
+        drop(process);
+        assert!(!is_taken(pid), "it is left behind as a zombie");
+    }
+
+    #[test]
     fn a_process_is_gone_with_its_children() {
         let process =
             Process::spawn(Command::new("sh").args(["-c", "sleep 600 & echo $!; wait"])).unwrap();
@@ -519,12 +561,10 @@ mod tests {
             thread::sleep(Duration::from_millis(5)); // until it has said so
             fs::read_to_string(&file).ok()?.trim().parse::<u32>().ok()
         });
-        let is_there = |pid| pids().any(|each| each == pid) && !marked(&process.mark).is_empty();
-        let child = child.unwrap();
-        assert!(is_there(child));
-        process.signal(Signal::SIGKILL);
+        assert!(left(&process.mark, None).any(|pid| Some(pid) == child));
+        process.signal(Signal::KILL);
         process.wait(LIMIT).unwrap();
-        assert!(process.has_left() && !process.has_group());
+        assert!(process.has_left());
         process.kill();
         assert!(!process.has_left());
         fs::remove_file(file).unwrap();

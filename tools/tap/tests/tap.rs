@@ -10,9 +10,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{LIMIT, Server, run};
+use harness::{LIMIT, Server, Signal, run};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::Signal;
 
 const TAP: &str = env!("CARGO_BIN_EXE_tap");
 
@@ -51,7 +50,7 @@ fn echo() -> SocketAddr {
 
 /// Ends tap as Ctrl+C does; returns its stdout.
 fn stop(mut tap: Server) -> String {
-    tap.process.signal(Signal::SIGINT);
+    tap.process.signal(Signal::INT);
     assert_eq!(tap.process.wait(LIMIT).unwrap().code(), Some(0));
     String::from_utf8(tap.process.stdout.all(LIMIT)).unwrap()
 }

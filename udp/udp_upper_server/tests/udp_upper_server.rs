@@ -6,8 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
-use harness::{LIMIT, Process, Server};
-use nix::sys::signal::Signal;
+use harness::{LIMIT, Process, Server, Signal};
 
 /// The longest datagram over IPv4: 65 535 bytes less the headers of IP and UDP.
 const LARGEST: usize = 65_507;
@@ -129,13 +128,13 @@ fn its_clients_are_told_apart() {
 #[test]
 fn it_says_that_it_is_ready_and_ends_on_a_signal() {
     let mut here = "localhost:0".to_owned();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGINT] {
+    for signal in [Signal::INT, Signal::TERM, Signal::INT] {
         let mut server = start(&[&here]);
         here = server.addr.to_string(); // free again at once
         assert_eq!(ask(&client(server.addr), b"x"), b"X");
         server.process.signal(signal);
         let status = server.process.wait(LIMIT).unwrap();
-        assert_eq!(status.code(), Some(0), "{signal}");
+        assert_eq!(status.code(), Some(0), "{signal:?}");
         let stdout = String::from_utf8(server.process.stdout.all(LIMIT)).unwrap();
         let lines = format!("Server started: {here}\nThe server is ready to receive\n");
         assert_eq!(stdout, lines);

@@ -9,8 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Output, Process};
-use nix::sys::signal::Signal;
+use harness::{Output, Process, Signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -299,7 +298,7 @@ impl Door {
             return self.lines(Some(SMALL), false);
         }
         let client = self.join()?;
-        client.signal(Signal::SIGSTOP);
+        client.signal(Signal::STOP);
         Ok(client)
     }
 
@@ -413,7 +412,7 @@ impl Participant {
                     wire.record(Direction::ToServer, Kind::Fin);
                 }
             }
-            Body::Client(process) => process.signal(Signal::SIGINT),
+            Body::Client(process) => process.signal(Signal::INT),
         }
         self.ear.wait(|_| false);
         self.ear.clone()
@@ -433,7 +432,7 @@ impl Participant {
                 wire.record(Direction::ToServer, Kind::Reset);
             }
             Body::Client(process) => {
-                process.signal(Signal::SIGSTOP);
+                process.signal(Signal::STOP);
                 unread()?;
             }
         }
