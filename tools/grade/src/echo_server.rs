@@ -512,11 +512,11 @@ enum Newcomer {
 }
 
 /// A client connects and says hello, and waits for the answer only for a while.
-fn newcomer(trial: &mut Trial<'_>, server: SocketAddr) -> Result<Newcomer, Stop> {
+fn newcomer(trial: &mut Trial<'_>, server: SocketAddr, within: Duration) -> Result<Newcomer, Stop> {
     let mut peer = connect(trial, server)?;
     let sent = peer.send(HELLO, PATIENCE)?;
     let mut buffer = [0; HELLO.len()];
-    Ok(match peer.receive(&mut buffer, QUIET)? {
+    Ok(match peer.receive(&mut buffer, within)? {
         Incoming::Data(n) => {
             hear(trial, &mut peer, &HELLO[n..])?;
             Newcomer::Served(peer)
@@ -543,7 +543,7 @@ fn descriptors(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let server = started?;
     let (mut served, mut waiting) = (Vec::new(), Vec::new());
     for _ in 0..limit + 16 {
-        match newcomer(trial, server)? {
+        match newcomer(trial, server, QUIET)? {
             Newcomer::Served(peer) => served.push(peer),
             Newcomer::Closed => {}
             Newcomer::Waiting(peer) => waiting.push(peer),
@@ -573,7 +573,7 @@ fn descriptors(trial: &mut Trial<'_>) -> Result<(), Stop> {
     }
     let end = Instant::now() + PATIENCE;
     loop {
-        match newcomer(trial, server)? {
+        match newcomer(trial, server, PATIENCE)? {
             Newcomer::Served(_) => return Ok(()),
             // The server may not have seen yet that the others have left.
             Newcomer::Closed if Instant::now() < end => thread::sleep(LOOK),
@@ -638,7 +638,7 @@ fn idle(trial: &mut Trial<'_>) -> Result<(), Stop> {
     let server = start(trial)?;
     let mut silent = Vec::new();
     for _ in 0..CLIENTS {
-        match newcomer(trial, server)? {
+        match newcomer(trial, server, QUIET)? {
             Newcomer::Served(peer) => silent.push(peer),
             Newcomer::Closed => {}
             // A server of one client at a time: no more would fit into its queue.
