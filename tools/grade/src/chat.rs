@@ -753,7 +753,7 @@ fn server_ends(trial: &mut Trial<'_>) -> Result<(), Stop> {
     skip_without_clients(&room.door)?;
     let mut client = room.join()?;
     let before = client.ear.count();
-    room.trial.process()?.signal(Signal::KILL);
+    room.trial.kill()?;
     let status = client.process().and_then(|process| process.wait(QUIET));
     let blank = |line: &&Vec<u8>| line.trim_ascii().is_empty();
     let lines = client.ear.lines();
