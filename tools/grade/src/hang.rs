@@ -100,8 +100,10 @@ pub fn doing(pid: u32) -> Option<String> {
 }
 
 /// What a thread has done so far.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Work {
+    /// When this was so: on a loaded machine it takes long to ask for all of a program.
+    pub at: Instant,
     /// Time on a CPU.
     pub ran: Duration,
     /// Time in wait for a CPU.
@@ -116,9 +118,11 @@ pub fn work(group: u32) -> Option<HashMap<u32, Work>> {
     for pid in processes(group)? {
         // A process or thread that has just ended is busy no more.
         for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let at = Instant::now();
             let times = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
             let mut times = times.split(' ').flat_map(str::parse).map(Duration::from_nanos);
             let thread = Work {
+                at,
                 ran: times.next().unwrap_or_default(),
                 waited: times.next().unwrap_or_default(),
                 runs: Stat::read(&task.path()).is_some_and(|stat| stat.runs()),
@@ -136,9 +140,13 @@ pub fn run_time(group: u32) -> Option<Duration> {
 
 /// What the threads of a program did in some time.
 struct Span {
+    start: Instant,
     before: HashMap<u32, Work>,
     after: HashMap<u32, Work>,
     time: Duration,
+    /// Whether the program wants a CPU then and has had none since it was looked at last: how long it
+    /// has waited for it is told only afterwards.
+    waits: bool,
     /// Whether the program has ended then.
     ended: bool,
 }
@@ -147,23 +155,34 @@ impl Span {
     /// The time from now on until it `is_over`, or the program of process group `group` ends.
     fn of(group: u32, mut is_over: impl FnMut(&Span) -> bool) -> Option<Self> {
         const LOOK: Duration = Duration::from_millis(20);
-        let (start, before) = (Instant::now(), work(group)?);
-        let mut span = Span { after: before.clone(), before, time: Duration::ZERO, ended: false };
+        let (before, start) = (work(group)?, Instant::now());
+        let (after, time) = (before.clone(), Duration::ZERO);
+        let mut span = Span { start, before, after, time, waits: false, ended: false };
         while !span.ended && !is_over(&span) {
             thread::sleep(LOOK);
             match work(group)? {
                 work if work.is_empty() => span.ended = true,
-                work => (span.after, span.time) = (work, start.elapsed()),
+                work => {
+                    let ran = |(id, now): (&u32, &Work)| {
+                        span.after.get(id).is_none_or(|last| last.ran < now.ran)
+                    };
+                    span.waits = !work.iter().any(ran) && work.values().any(|thread| thread.runs);
+                    (span.after, span.time) = (work, start.elapsed());
+                }
             }
         }
         Some(span)
     }
 
-    /// Each thread's time on a CPU and in wait for one.
+    /// Each thread's time on a CPU, and the time in which it had one or did not want one.
     fn times(&self) -> impl Iterator<Item = (Duration, Duration)> {
-        self.after.iter().map(|(id, after)| {
-            let before = self.before.get(id).copied().unwrap_or_default();
-            (after.ran.saturating_sub(before.ran), after.waited.saturating_sub(before.waited))
+        let (ran, waited) = (Duration::ZERO, Duration::ZERO);
+        let new = Work { at: self.start, ran, waited, runs: false };
+        self.after.iter().map(move |(id, after)| {
+            let before = self.before.get(id).unwrap_or(&new);
+            let ran = after.ran.saturating_sub(before.ran);
+            let waited = after.waited.saturating_sub(before.waited);
+            (ran, (after.at - before.at).saturating_sub(waited).max(ran))
         })
     }
 
@@ -173,10 +192,8 @@ impl Span {
 
     /// The time on a CPU as a share of that in which there was one.
     fn share(&self) -> f64 {
-        let shares = self.times().filter(|(ran, _)| !ran.is_zero()).map(|(ran, waited)| {
-            ran.as_secs_f64() / self.time.saturating_sub(waited).max(ran).as_secs_f64()
-        });
-        shares.sum()
+        let ran = self.times().filter(|(ran, _)| !ran.is_zero());
+        ran.map(|(ran, of)| ran.as_secs_f64() / of.as_secs_f64()).sum()
     }
 
     /// Whether there was more to do than now and then a little. Who ends has to do that, too.
@@ -204,7 +221,8 @@ pub fn busy(group: u32) -> Option<String> {
     // What is done once is not done in both.
     for _ in 0..2 {
         if !span.ended {
-            span = Span::of(group, |span| span.time >= SILENCE)?;
+            let is_over = |span: &Span| span.time >= SILENCE && !span.waits || span.time > LATEST;
+            span = Span::of(group, is_over)?;
         }
         if !span.is_busy() {
             return None;
@@ -254,10 +272,8 @@ pub fn patiently<T>(
 
 /// The processes of process group `group`, a program and its children, that have not ended.
 pub fn processes(group: u32) -> Option<Vec<u32>> {
-    let all = harness::processes();
-    let of_group = all.iter().filter(|stat| stat.group == group && stat.state != 'Z');
-    let of_group = of_group.map(|stat| stat.pid);
-    (!all.is_empty()).then(|| of_group.collect())
+    let of_group = harness::group(group)?.into_iter().filter(|stat| stat.state != 'Z');
+    Some(of_group.map(|stat| stat.pid).collect())
 }
 
 /// What lies in the queues of a connection, in bytes.
@@ -395,9 +411,10 @@ mod tests {
             (3, 390, false), // late
         ] {
             let [ran, waited] = [ran, waited].map(Duration::from_millis);
-            let after = HashMap::from([(1, Work { ran, waited, runs: false })]);
-            let time = Duration::from_millis(400);
-            let mut span = Span { before: HashMap::new(), after, time, ended: false };
+            let (start, time) = (Instant::now(), Duration::from_millis(400));
+            let after = HashMap::from([(1, Work { at: start + time, ran, waited, runs: false })]);
+            let before = HashMap::new();
+            let mut span = Span { start, before, after, time, waits: false, ended: false };
             assert_eq!(span.is_busy(), busy, "{ran:?} {waited:?}");
             span.ended = true;
             assert_eq!(span.is_busy(), busy && span.share() > 0.5, "{ran:?} {waited:?}");

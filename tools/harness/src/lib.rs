@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
-use std::fs::{self, DirEntry};
+use std::fs;
 use std::io::{self, PipeReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -177,9 +177,10 @@ fn left(mark: &str, group: Option<u32>) -> impl Iterator<Item = u32> {
         environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(wanted.as_bytes()))
     };
     // One that is about to end has no environment any more, and its sockets yet.
-    let is_left =
-        move |stat: &Stat| stat.state != 'Z' && (Some(stat.group) == group || is_marked(stat.pid));
-    stats().filter(is_left).map(|stat| stat.pid)
+    pids().filter(move |pid| match group_of(*pid) {
+        found if found == group => Stat::of(*pid).is_some_and(|stat| stat.state != 'Z'),
+        _ => is_marked(*pid),
+    })
 }
 
 /// Kills what is [`left`], and waits until it is gone.
@@ -471,6 +472,10 @@ pub struct Stat {
 }
 
 impl Stat {
+    fn of(pid: u32) -> Option<Self> {
+        Stat::read(Path::new(&format!("/proc/{pid}")))
+    }
+
     /// What is told in `folder`, as `/proc/PID` or `/proc/PID/task/TID`.
     pub fn read(folder: &Path) -> Option<Self> {
         let stat = fs::read_to_string(folder.join("stat")).ok()?;
@@ -490,13 +495,26 @@ impl Stat {
 
 /// All processes of this machine, where the system tells.
 pub fn processes() -> Vec<Stat> {
-    stats().collect()
+    pids().filter_map(Stat::of).collect()
 }
 
-fn stats() -> impl Iterator<Item = Stat> {
+/// The processes of process group `group`, where the system tells. Of the others little is asked:
+/// there may be thousands.
+pub fn group(group: u32) -> Option<Vec<Stat>> {
+    let mut all = pids().peekable();
+    all.peek()?;
+    Some(all.filter(|pid| group_of(*pid) == Some(group)).filter_map(Stat::of).collect())
+}
+
+fn pids() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let is_process = |entry: &DirEntry| entry.file_name().to_string_lossy().parse::<u32>().is_ok();
-    entries.filter(is_process).filter_map(|entry| Stat::read(&entry.path()))
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The process group of process `pid`; 0 is the kernel's own, which rustix does not know.
+fn group_of(pid: u32) -> Option<u32> {
+    let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+    nix::unistd::getpgid(Some(pid)).ok().map(|group| group.as_raw().cast_unsigned())
 }
 
 /// The most memory that process `pid` has held so far, in KiB (`VmHWM`, proc(5)).
