@@ -112,6 +112,16 @@ pub struct Work {
     pub runs: bool,
 }
 
+impl Work {
+    /// How long a thread has waited for a CPU is told when it has one. What is known of one that wants
+    /// one now goes back to when it began to wait: since the `last` look it has had one, or has waited
+    /// for it, for so long.
+    fn until_it_waits(&mut self, last: &Self) {
+        let known = (self.ran + self.waited).saturating_sub(last.ran + last.waited);
+        self.at = self.at.min(last.at + known);
+    }
+}
+
 /// The threads of process group `group` and what they have done.
 pub fn work(group: u32) -> Option<HashMap<u32, Work>> {
     let mut work = HashMap::new();
@@ -144,9 +154,6 @@ struct Span {
     before: HashMap<u32, Work>,
     after: HashMap<u32, Work>,
     time: Duration,
-    /// Whether the program wants a CPU then and has had none since it was looked at last: how long it
-    /// has waited for it is told only afterwards.
-    waits: bool,
     /// Whether the program has ended then.
     ended: bool,
 }
@@ -157,16 +164,17 @@ impl Span {
         const LOOK: Duration = Duration::from_millis(20);
         let (before, start) = (work(group)?, Instant::now());
         let (after, time) = (before.clone(), Duration::ZERO);
-        let mut span = Span { start, before, after, time, waits: false, ended: false };
+        let mut span = Span { start, before, after, time, ended: false };
         while !span.ended && !is_over(&span) {
             thread::sleep(LOOK);
             match work(group)? {
                 work if work.is_empty() => span.ended = true,
-                work => {
-                    let ran = |(id, now): (&u32, &Work)| {
-                        span.after.get(id).is_none_or(|last| last.ran < now.ran)
-                    };
-                    span.waits = !work.iter().any(ran) && work.values().any(|thread| thread.runs);
+                mut work => {
+                    for (id, now) in &mut work {
+                        if let Some(last) = span.after.get(id).filter(|_| now.runs) {
+                            now.until_it_waits(last);
+                        }
+                    }
                     (span.after, span.time) = (work, start.elapsed());
                 }
             }
@@ -196,6 +204,13 @@ impl Span {
         ran.map(|(ran, of)| ran.as_secs_f64() / of.as_secs_f64()).sum()
     }
 
+    /// Whether every thread had a CPU, or did not want one, for long enough to be told from one that is
+    /// busy.
+    fn tells(&self) -> bool {
+        const ENOUGH: Duration = Duration::from_millis(80);
+        self.times().all(|(_, of)| of >= ENOUGH)
+    }
+
     /// Whether there was more to do than now and then a little. Who ends has to do that, too.
     fn is_busy(&self) -> bool {
         let (least, share) = if self.ended { (10, 0.5) } else { (4, 0.05) };
@@ -221,7 +236,10 @@ pub fn busy(group: u32) -> Option<String> {
     // What is done once is not done in both.
     for _ in 0..2 {
         if !span.ended {
-            let is_over = |span: &Span| span.time >= SILENCE && !span.waits || span.time > LATEST;
+            let is_over = |span: &Span| {
+                let is_known = span.is_busy() || span.tells();
+                span.time >= SILENCE && is_known || span.time > LATEST
+            };
             span = Span::of(group, is_over)?;
         }
         if !span.is_busy() {
@@ -414,10 +432,23 @@ mod tests {
             let (start, time) = (Instant::now(), Duration::from_millis(400));
             let after = HashMap::from([(1, Work { at: start + time, ran, waited, runs: false })]);
             let before = HashMap::new();
-            let mut span = Span { start, before, after, time, waits: false, ended: false };
+            let mut span = Span { start, before, after, time, ended: false };
             assert_eq!(span.is_busy(), busy, "{ran:?} {waited:?}");
+            assert_eq!(busy || span.tells(), ran > Duration::from_millis(3), "{ran:?} {waited:?}");
             span.ended = true;
             assert_eq!(span.is_busy(), busy && span.share() > 0.5, "{ran:?} {waited:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_for_the_cpu_that_is_not_over_is_not_known() {
+        let [zero, ms] = [0, 1].map(Duration::from_millis);
+        let last = Work { at: Instant::now(), ran: zero, waited: zero, runs: true };
+        for (time, known) in [(500, 104), (104, 104), (90, 90)] {
+            let mut now =
+                Work { at: last.at + time * ms, ran: 4 * ms, waited: 100 * ms, runs: true };
+            now.until_it_waits(&last);
+            assert_eq!(now.at - last.at, known * ms);
         }
     }
 
